@@ -1,0 +1,1 @@
+//! Kernel module closures, the initramfs and the unified kernel image.

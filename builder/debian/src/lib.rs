@@ -1,0 +1,1 @@
+//! Debian suites: verify, resolve, fetch and unpack without root.

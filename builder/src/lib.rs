@@ -1,0 +1,1 @@
+//! The builder: recipe to release.

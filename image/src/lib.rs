@@ -1,0 +1,13 @@
+//! What builder, init and update engine agree on: slots and their partitions, the command line, the
+//! verity superblock, the manifest that the image carries for its init, `release.json` and the report of
+//! a booted machine. No I/O, no clock, no randomness.
+#![forbid(unsafe_code)]
+
+pub mod cmdline;
+pub mod digest;
+pub mod layout;
+pub mod manifest;
+pub mod measure;
+pub mod release;
+pub mod report;
+pub mod verity;

@@ -1,0 +1,98 @@
+//! `release.json`: one release as an immutable set of bytes, and what a machine that runs it measures.
+
+use crate::digest::Digest;
+use crate::layout::Sizes;
+use crate::measure::Prediction;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the format; raised when a reader of the old one would be misled.
+pub const FORMAT: u32 = 1;
+
+/// One of the three partitions of the slot, as a file beside `release.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Artifact {
+    /// File name.
+    pub file: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// SHA-256 of the file.
+    pub sha256: Digest,
+}
+
+/// The slot's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotArtifacts {
+    /// The FAT file system with the UKI.
+    pub esp: Artifact,
+    /// The erofs root.
+    pub root: Artifact,
+    /// The verity superblock and tree.
+    pub verity: Artifact,
+}
+
+/// The unified kernel image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uki {
+    /// The signed file.
+    #[serde(flatten)]
+    pub artifact: Artifact,
+    /// Authenticode SHA-256 of the signed file.
+    pub authenticode: Digest,
+    /// Authenticode SHA-256 of the kernel inside it.
+    pub kernel_authenticode: Digest,
+    /// Version of systemd-stub, as in `.sdmagic`.
+    pub stub_version: String,
+    /// Command line, as in `.cmdline`.
+    pub cmdline: String,
+    /// SHA-256 of each section's content (`VirtualSize` bytes), by name.
+    pub sections: BTreeMap<String, Digest>,
+}
+
+/// A package in the release.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Package {
+    /// Which part of the image it is in: `root` or `container NAME`.
+    pub part: String,
+    /// Binary package name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+    /// Architecture.
+    pub architecture: String,
+    /// SHA-256 of the package file.
+    pub sha256: Digest,
+}
+
+/// A release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// `IMAGE_ID`.
+    pub image_id: String,
+    /// `IMAGE_VERSION`.
+    pub image_version: String,
+    /// Number that never falls; a machine refuses releases below its floor.
+    pub security_version: u64,
+    /// Build time from the recipe or the lock file, seconds since 1970.
+    pub build_time: i64,
+    /// Release of the kernel (`uname -r`).
+    pub kernel: String,
+    /// Sizes of the partitions that the slot must fit in, in bytes.
+    pub partition_sizes: Sizes,
+    /// The three partitions.
+    pub slot: SlotArtifacts,
+    /// The disk image.
+    pub disk: Artifact,
+    /// Root of the verity tree.
+    pub root_hash: Digest,
+    /// The unified kernel image.
+    pub uki: Uki,
+    /// What each PCR comes to.
+    pub pcrs: Prediction,
+    /// SHA-256 of the init program in the initramfs and the root.
+    pub init: Digest,
+    /// Every package, sorted.
+    pub packages: Vec<Package>,
+}

@@ -1,0 +1,1 @@
+//! Key hierarchy, signers, Authenticode, EFI signature lists and variables, PCR policies.

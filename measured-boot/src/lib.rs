@@ -1,0 +1,1 @@
+//! Event logs, PE and UKI, Authenticode hashes, EFI variables, PCR prediction; no I/O.
