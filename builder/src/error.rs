@@ -1,0 +1,108 @@
+//! Why a build fails, and its exit code.
+
+use miette::Diagnostic;
+use std::path::{Path, PathBuf};
+
+/// Exit codes of `ashlar`, as documented in docs/reference.md.
+pub mod exit {
+    /// A recipe, an argument or an input file is wrong.
+    pub const INPUT: u8 = 2;
+    /// Packages cannot be had: the mirror, the archive's signature, a hash, a dependency.
+    pub const PACKAGES: u8 = 3;
+    /// Keys are missing or wrong.
+    pub const KEYS: u8 = 4;
+    /// The result cannot be written: disk full, folder in the way, too large for its partition.
+    pub const OUTPUT: u8 = 5;
+    /// A virtual machine did not start or did not come up.
+    pub const MACHINE: u8 = 6;
+}
+
+/// Why a build failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum BuildError {
+    /// The recipe is wrong.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Recipe(#[from] crate::recipe::RecipeError),
+    /// Two parts of the image claim one path, or a path cannot be stored.
+    #[error("cannot compose the root: {0}")]
+    #[diagnostic(help("take one of the two out with `remove` or choose another path"))]
+    Tree(#[from] ashlar_tree::TreeError),
+    /// The output folder is somebody else's.
+    #[error("`{}` exists and holds no release", .0.display())]
+    #[diagnostic(help("choose another folder with `-o`, or empty this one"))]
+    OutputInTheWay(PathBuf),
+    /// A file cannot be read or written.
+    #[error("cannot {what} `{}`: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The init program is not there.
+    #[error("the init program `ashlar-init` was not found; looked at: {looked}")]
+    #[diagnostic(help("build it with `cargo xtask build`, or name it with `--init FILE`"))]
+    NoInit {
+        /// The places.
+        looked: String,
+    },
+    /// The lock file does not fit the recipe and `--locked` forbids to change it.
+    #[error("`{}` does not fit the recipe: {why}", path.display())]
+    #[diagnostic(help("build once without `--locked` to write it anew, and read what has changed"))]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+        /// What differs.
+        why: String,
+    },
+    /// The lock file cannot be read.
+    #[error("`{}` is not a lock file: {why}", path.display())]
+    #[diagnostic(help("delete it to have it written anew"))]
+    BadLock {
+        /// The lock file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A part of the image is larger than its partition.
+    #[error("the {part} needs {} but its partition has {}", crate::recipe::human(*needed), crate::recipe::human(*available))]
+    #[diagnostic(help(
+        "raise `partitions.{part}` in the recipe (a machine in the field keeps its sizes), or take something out"
+    ))]
+    TooLarge {
+        /// esp, root or verity.
+        part: &'static str,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes of the partition.
+        available: u64,
+    },
+    /// An OCI layout cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Oci(#[from] crate::oci::OciError),
+    /// A JSON file cannot be made.
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl BuildError {
+    /// An input or output error at `path`.
+    pub fn io(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// The exit code of the `ashlar` program.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Recipe(_) | Self::Oci(_) | Self::Tree(_) | Self::NoInit { .. } | Self::Json(_) => {
+                exit::INPUT
+            }
+            Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
+            Self::OutputInTheWay(_) | Self::Io { .. } | Self::TooLarge { .. } => exit::OUTPUT,
+        }
+    }
+}

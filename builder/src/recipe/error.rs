@@ -1,0 +1,97 @@
+//! Errors of a recipe, with the line that they are about.
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use std::path::PathBuf;
+
+/// Why a recipe was refused.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("cannot read the recipe `{}`: {source}", path.display())]
+    #[diagnostic(help("give the path of a recipe, such as examples/container-host.toml"))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The text is not TOML or has a key or a type that the recipe does not know.
+    #[error("{file}, line {line}, column {column}: {message}")]
+    Text {
+        /// Name of the file.
+        file: String,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        #[help]
+        help: Option<String>,
+        /// The text, for the excerpt.
+        #[source_code]
+        text: NamedSource<String>,
+        /// Where in it.
+        #[label("here")]
+        span: SourceSpan,
+    },
+}
+
+/// Line and column, from 1, of a byte offset.
+fn position(text: &str, offset: usize) -> (usize, usize) {
+    let before = text.get(..offset).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
+    (line, column)
+}
+
+impl RecipeError {
+    fn at(
+        file: &str,
+        text: &str,
+        span: std::ops::Range<usize>,
+        message: String,
+        help: Option<String>,
+    ) -> Self {
+        let (line, column) = position(text, span.start);
+        Self::Text {
+            file: file.to_owned(),
+            line,
+            column,
+            message,
+            help,
+            text: NamedSource::new(file, text.to_owned()),
+            span: (span.start, span.len().max(1).min(text.len().saturating_sub(span.start))).into(),
+        }
+    }
+
+    /// From an error of the TOML reader.
+    pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
+        let message = error.message().to_owned();
+        // serde names the unknown key first and then those that it knows, each between backquotes.
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let help = match quoted.next() {
+            Some(unknown) if message.starts_with("unknown") => {
+                nearest(unknown, quoted).map(|known| format!("did you mean `{known}`?"))
+            }
+            _ => None,
+        };
+        Self::at(file, text, error.span().unwrap_or(0..0), message.clone(), help)
+    }
+
+    /// A value that is wrong though its type is right; points at the first place where it stands.
+    pub(super) fn value(file: &str, text: &str, needle: &str, message: String) -> Self {
+        let start = text.find(needle).unwrap_or(0);
+        Self::at(file, text, start..start + needle.len(), message, None)
+    }
+}
+
+/// The candidate that is most like `name`, if any is like it at all.
+pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
