@@ -257,8 +257,12 @@ fn node<R: Read>(entry: &mut tar::Entry<'_, R>) -> std::io::Result<Option<Node>>
         mtime: i64::try_from(header.mtime()?).map_err(std::io::Error::other)?,
         xattrs: BTreeMap::new(),
     };
-    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
     let kind = header.entry_type();
+    // Only devices have these fields; elsewhere writers leave them empty.
+    let (major, minor) = match kind {
+        T::Char | T::Block => (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0)),
+        _ => (0, 0),
+    };
     if let Some(extensions) = entry.pax_extensions()? {
         for extension in extensions {
             let extension = extension?;
