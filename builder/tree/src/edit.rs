@@ -4,6 +4,9 @@
 use crate::{Kind, Metadata, Node, Tree};
 use std::collections::BTreeMap;
 
+/// The entries of a directory by name.
+type Entries = BTreeMap<Vec<u8>, Node>;
+
 /// How many symbolic links one look-up may follow, as in Linux (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
@@ -174,7 +177,7 @@ impl Tree {
         &mut self,
         path: &[u8],
         parents: &Metadata,
-    ) -> Result<(&mut BTreeMap<Vec<u8>, Node>, Vec<u8>), TreeError> {
+    ) -> Result<(&mut Entries, Vec<u8>), TreeError> {
         let mut parts = components(&self.resolve(path)?)?;
         let name = parts.pop().ok_or_else(|| TreeError::BadPath(show(path)))?;
         let mut node = &mut self.root;
@@ -286,7 +289,9 @@ impl Tree {
         fn go(node: &mut Node, change: &mut impl FnMut(&mut Node)) {
             change(node);
             if let Kind::Directory(entries) = &mut node.kind {
-                entries.values_mut().for_each(|child| go(child, change));
+                for child in entries.values_mut() {
+                    go(child, change);
+                }
             }
         }
         go(&mut self.root, &mut change);
