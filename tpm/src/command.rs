@@ -49,11 +49,6 @@ impl Code {
             Self::PcrExtend => "TPM2_PCR_Extend",
         }
     }
-
-    /// Handles in the answer before the parameters. No command so far has one.
-    const fn response_handles(self) -> usize {
-        0
-    }
 }
 
 /// One entry of a command's authorisation area (`TPMS_AUTH_COMMAND`, part 2, section 10.13.2).
@@ -159,7 +154,7 @@ pub fn decode<'a>(command: &Command, frame: &'a [u8]) -> Result<Response<'a>, Wi
     if tag != if sessions { TAG_SESSIONS } else { TAG_NO_SESSIONS } {
         return Err(WireError::Unexpected("the tag"));
     }
-    reader.take(4 * command.code.response_handles(), "the handles")?;
+    // No command so far has a handle in its answer, so the parameters follow at once.
     if !sessions {
         return Ok(Response::Success(reader.rest()));
     }
