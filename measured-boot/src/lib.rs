@@ -1,1 +1,8 @@
-//! Event logs, PE and UKI, Authenticode hashes, EFI variables, PCR prediction; no I/O.
+//! PE files and Authenticode hashes; event logs and PCR prediction follow. No I/O, no clock, never panics.
+#![forbid(unsafe_code)]
+
+pub mod authenticode;
+pub mod pe;
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ const PACKAGES: &[&str] = &[
     "gdisk",
     "libc6-dev",
     "mtools",
+    "openssl",
     "ovmf",
     "qemu-system-x86",
     "qemu-utils",
