@@ -1,1 +1,4 @@
-//! Writers for erofs, dm-verity, cpio, the EFI system partition and the disk image.
+//! Writers of what goes onto a disk. The dm-verity tree so far.
+#![forbid(unsafe_code)]
+
+pub mod verity;

@@ -256,7 +256,7 @@ impl Recipe {
         for (key, size) in
             [("esp", sizes.esp), ("root", sizes.root), ("verity", sizes.verity), ("state", sizes.state)]
         {
-            if size == 0 || size % MIB != 0 {
+            if size == 0 || !size.is_multiple_of(MIB) {
                 return bad(
                     "[partitions]",
                     format!("partitions.{key}: use a whole number of MiB, at least one"),
