@@ -1,4 +1,5 @@
 //! The verity tree against veritysetup: the same bytes, and accepted.
+#![allow(clippy::unwrap_used)] // a test fails by it
 
 use ashlar_formats::verity::{self, VerityError};
 use std::fs::File;
