@@ -5,6 +5,7 @@ use std::process::Command;
 
 /// Debian packages, by the same names in Debian 12 and 13.
 const PACKAGES: &[&str] = &[
+    "cpio",
     "cryptsetup-bin",
     "debian-archive-keyring",
     "dosfstools",

@@ -1,4 +1,5 @@
-//! Writers of what goes onto a disk. The dm-verity tree so far.
+//! Writers of what goes onto a disk: the dm-verity tree and the initramfs archive so far.
 #![forbid(unsafe_code)]
 
+pub mod cpio;
 pub mod verity;
