@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authenticode;
+pub mod efi;
 pub mod pe;
 
 #[cfg(test)]
