@@ -71,9 +71,7 @@ impl Guid {
     pub const fn new(first: u32, second: u16, third: u16, rest: u64) -> Self {
         let (a, b, c, d) =
             (first.to_le_bytes(), second.to_le_bytes(), third.to_le_bytes(), rest.to_be_bytes());
-        Self([
-            a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7],
-        ])
+        Self([a[0], a[1], a[2], a[3], b[0], b[1], c[0], c[1], d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]])
     }
 
     /// A GUID from bytes as firmware stores them.
@@ -87,13 +85,19 @@ impl Guid {
     }
 }
 
+/// From the order in which a GUID is written to the order in which it is stored, and back.
+fn swap_groups(bytes: &mut [u8; 16]) {
+    bytes[0..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+}
+
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g, h, i, rest @ ..] = self.0;
-        let (first, second, third) =
-            (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([e, g]), u16::from_le_bytes([h, i]));
-        let [r0, r1, node @ ..] = rest;
-        write!(f, "{first:08x}-{second:04x}-{third:04x}-{r0:02x}{r1:02x}-{}", hex::encode(node))
+        let mut bytes = self.0;
+        swap_groups(&mut bytes);
+        let text = hex::encode(bytes);
+        write!(f, "{}-{}-{}-{}-{}", &text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..])
     }
 }
 
@@ -115,9 +119,7 @@ impl FromStr for Guid {
         }
         let mut bytes = [0; 16];
         hex::decode_to_slice(groups.concat(), &mut bytes).map_err(|_| bad())?;
-        bytes[0..4].reverse();
-        bytes[4..6].reverse();
-        bytes[6..8].reverse();
+        swap_groups(&mut bytes);
         Ok(Self(bytes))
     }
 }
