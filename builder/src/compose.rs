@@ -2,7 +2,10 @@
 
 use crate::error::BuildError;
 use crate::recipe::{Container, File, Recipe};
-use ashlar_image::manifest::{self, CONTAINERS_DIR, INIT_PATH, MANIFEST_PATH, Manifest};
+use ashlar_boot::modules::Module;
+use ashlar_image::manifest::{
+    self, CONTAINERS_DIR, INIT_PATH, MANIFEST_PATH, MODULE_LIST, MODULES_DIR, Manifest,
+};
 use ashlar_tree::{Kind, Metadata, Node, Tree};
 use std::path::Path;
 
@@ -33,6 +36,38 @@ pub fn skeleton(time: i64) -> Result<Tree, BuildError> {
         )?;
     }
     Ok(tree)
+}
+
+/// Adds to a container's root file system what its runtime mounts over and would have to make, were it not read
+/// only. What is there already stays as it is.
+pub fn add_mount_points(tree: &mut Tree, time: i64) -> Result<(), BuildError> {
+    for (path, mode) in
+        [("/dev", 0o755), ("/proc", 0o555), ("/run", 0o755), ("/sys", 0o555), ("/tmp", 0o1777)]
+    {
+        if tree.get(path.as_bytes()).is_none() {
+            tree.insert(path.as_bytes(), Node::directory(Metadata::root(mode, time)))?;
+        }
+    }
+    for path in ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"] {
+        if tree.get(path.as_bytes()).is_none() {
+            tree.insert(path.as_bytes(), Node::file(Metadata::root(0o644, time), *b""))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the modules that init loads from the root where it looks for them, with the list that gives the order.
+pub fn add_modules(tree: &mut Tree, modules: &[Module], time: i64) -> Result<(), BuildError> {
+    let mut order = String::new();
+    for module in modules {
+        let path = format!("{MODULES_DIR}/{}", module.file_name);
+        tree.insert(path.as_bytes(), Node::file(Metadata::root(0o644, time), module.bytes.clone()))?;
+        order.push_str(&module.file_name);
+        order.push('\n');
+    }
+    let path = format!("{MODULES_DIR}/{MODULE_LIST}");
+    tree.insert(path.as_bytes(), Node::file(Metadata::root(0o644, time), order.into_bytes()))?;
+    Ok(())
 }
 
 /// Adds the files of the recipe; sources are relative to `folder`.

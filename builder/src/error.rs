@@ -49,6 +49,57 @@ pub enum BuildError {
         /// The places.
         looked: String,
     },
+    /// The init program cannot be PID 1 of an image.
+    #[error("`{}` cannot be the image's init: {why}", path.display())]
+    #[diagnostic(help("build it with `cargo xtask build`, which links it statically"))]
+    BadInit {
+        /// The program.
+        path: PathBuf,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Packages cannot be had.
+    #[error(transparent)]
+    Packages(#[from] ashlar_debian::Error),
+    /// Keys cannot be used.
+    #[error(transparent)]
+    Keys(#[from] ashlar_keys::KeyError),
+    /// The root cannot be written.
+    #[error(transparent)]
+    Erofs(#[from] ashlar_formats::erofs::ErofsError),
+    /// The verity tree cannot be written.
+    #[error(transparent)]
+    Verity(#[from] ashlar_formats::verity::VerityError),
+    /// The EFI system partition cannot be written.
+    #[error(transparent)]
+    Esp(#[from] ashlar_formats::esp::EspError),
+    /// The disk image cannot be written.
+    #[error(transparent)]
+    Disk(#[from] ashlar_formats::disk::DiskError),
+    /// Kernel, stub or modules cannot be used.
+    #[error(transparent)]
+    Kernel(#[from] ashlar_boot::kernel::KernelError),
+    /// A module is missing or cannot be read.
+    #[error(transparent)]
+    Modules(#[from] ashlar_boot::modules::ModuleError),
+    /// The initramfs cannot be made.
+    #[error(transparent)]
+    Initramfs(#[from] ashlar_boot::initramfs::InitramfsError),
+    /// The UKI cannot be made.
+    #[error(transparent)]
+    UkiWrite(#[from] ashlar_boot::uki::UkiError),
+    /// The UKI cannot be read back.
+    #[error(transparent)]
+    UkiRead(#[from] ashlar_measured_boot::uki::UkiError),
+    /// A program in the UKI cannot be read.
+    #[error(transparent)]
+    Pe(#[from] ashlar_measured_boot::pe::PeError),
+    /// What the release measures cannot be predicted.
+    #[error(transparent)]
+    Predict(#[from] ashlar_measured_boot::predict::PredictError),
+    /// A file cannot be inspected.
+    #[error(transparent)]
+    Inspect(#[from] crate::inspect::InspectError),
     /// The lock file does not fit the recipe and `--locked` forbids to change it.
     #[error("`{}` does not fit the recipe: {why}", path.display())]
     #[diagnostic(help("build once without `--locked` to write it anew, and read what has changed"))]
@@ -98,11 +149,29 @@ impl BuildError {
     /// The exit code of the `ashlar` program.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Recipe(_) | Self::Oci(_) | Self::Tree(_) | Self::NoInit { .. } | Self::Json(_) => {
-                exit::INPUT
-            }
-            Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
-            Self::OutputInTheWay(_) | Self::Io { .. } | Self::TooLarge { .. } => exit::OUTPUT,
+            Self::Recipe(_)
+            | Self::Oci(_)
+            | Self::Tree(_)
+            | Self::NoInit { .. }
+            | Self::BadInit { .. }
+            | Self::Json(_)
+            | Self::Inspect(_)
+            | Self::Kernel(_)
+            | Self::Modules(_)
+            | Self::UkiWrite(_)
+            | Self::UkiRead(_)
+            | Self::Pe(_)
+            | Self::Predict(_) => exit::INPUT,
+            Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
+            Self::Keys(_) => exit::KEYS,
+            Self::OutputInTheWay(_)
+            | Self::Io { .. }
+            | Self::TooLarge { .. }
+            | Self::Erofs(_)
+            | Self::Verity(_)
+            | Self::Esp(_)
+            | Self::Disk(_)
+            | Self::Initramfs(_) => exit::OUTPUT,
         }
     }
 }

@@ -1,10 +1,17 @@
-//! The builder: recipe to release.
+//! The builder: recipe to release, and what can be told of a release.
 #![forbid(unsafe_code)]
 
+pub mod build;
+pub mod cli;
 pub mod compose;
 pub mod error;
 pub mod identity;
+pub mod inspect;
+pub mod lock;
 pub mod oci;
+pub mod os_release;
 pub mod output;
+pub mod packages;
+pub mod progress;
 pub mod recipe;
 pub mod timings;

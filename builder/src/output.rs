@@ -1,10 +1,33 @@
 //! The output folder: it appears whole or not at all.
 
 use crate::error::BuildError;
+use ashlar_image::digest::Digest;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Name of the file by which a folder is known to hold a release.
 pub const RELEASE_FILE: &str = "release.json";
+
+/// SHA-256 and size in bytes of a file.
+pub fn digest(path: &Path) -> Result<(Digest, u64), BuildError> {
+    let fail = |e| BuildError::io("read", path, e);
+    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    let mut buffer = vec![0; 1 << 20];
+    let mut size = 0;
+    loop {
+        match file.read(&mut buffer).map_err(fail)? {
+            0 => break,
+            length => {
+                context.update(&buffer[..length]);
+                size += length as u64;
+            }
+        }
+    }
+    let mut digest = Digest::ZERO;
+    digest.0.copy_from_slice(context.finish().as_ref());
+    Ok((digest, size))
+}
 
 /// A folder being filled beside its final place. Dropped without [`Output::finish`], it is removed.
 #[derive(Debug)]

@@ -31,6 +31,16 @@ pub struct SlotArtifacts {
     pub verity: Artifact,
 }
 
+/// The disk image that an installation starts from: the partition table and the three partitions of slot A. It
+/// has no hash: all of it but the table is covered by the slot's hashes, and most of it is holes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImage {
+    /// File name.
+    pub file: String,
+    /// Size in bytes; a sparse file takes less.
+    pub size: u64,
+}
+
 /// The unified kernel image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Uki {
@@ -84,7 +94,7 @@ pub struct Release {
     /// The three partitions.
     pub slot: SlotArtifacts,
     /// The disk image.
-    pub disk: Artifact,
+    pub disk: DiskImage,
     /// Root of the verity tree.
     pub root_hash: Digest,
     /// The unified kernel image.

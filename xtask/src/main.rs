@@ -1,6 +1,10 @@
-//! `cargo xtask`: all set-up, tests and demonstrations of the project, on a fresh Debian machine.
+//! `cargo xtask`: all set-up, tests, measurements and demonstrations of the project, on a fresh Debian machine.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod build;
+mod demo;
+mod fuzz;
 mod run;
 mod setup;
 mod test;
@@ -9,7 +13,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Set-up and tests of Ashlar")]
+#[command(name = "cargo xtask", about = "Set-up, tests, measurements and demonstration of Ashlar")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -19,14 +23,27 @@ struct Arguments {
 enum Command {
     /// Install the Debian packages that building and testing need
     Setup,
-    /// Run everything: formatting, lints, tests of all crates
+    /// Build the programs into the target folder's `ashlar/`: `ashlar` and the static `ashlar-init`
+    Build,
+    /// Build the example image with development keys, boot it and show what it measured
+    Demo,
+    /// Run everything: formatting, lints, tests of all crates, booted machines
     Test,
+    /// Measure, each figure beside a peer's in the same run
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Run a fuzz target, or all in turn
+    Fuzz(fuzz::Fuzz),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Setup => setup::setup(),
+        Command::Build => setup::setup().and_then(|()| build::build().map(drop)),
+        Command::Demo => setup::setup().and_then(|()| demo::demo()),
         Command::Test => setup::setup().and_then(|()| test::test()),
+        Command::Bench(bench) => setup::setup().and_then(|()| bench.run()),
+        Command::Fuzz(fuzz) => fuzz.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -179,6 +179,9 @@ pub struct Container {
     /// Packages that count as installed though they are not.
     #[serde(default)]
     pub exclude_packages: Vec<String>,
+    /// Paths of its root file system to leave out, with all below them.
+    #[serde(default)]
+    pub remove: Vec<String>,
     /// Program and arguments; from the image's configuration otherwise.
     #[serde(default)]
     pub command: Vec<String>,

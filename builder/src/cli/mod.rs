@@ -1,0 +1,74 @@
+//! The command line.
+
+mod build;
+mod generate;
+mod inspect;
+mod keys;
+mod qemu;
+
+use crate::error::BuildError;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Builds, inspects and starts measured operating system images.
+#[derive(Debug, Parser)]
+#[command(name = "ashlar", version, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The exit codes for `--help`; they are those of [`crate::error::exit`].
+const EXIT_CODES: &str = "Exit codes: 0 done · 2 an argument, the recipe or an input file is wrong · 3 packages cannot be had · \
+     4 keys are missing or wrong · 5 the result cannot be written · 6 a virtual machine failed, or measured \
+     something else than predicted";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make and look at keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Build a release from a recipe
+    Build(build::Build),
+    /// Tell what a file is and what is in it
+    Inspect(inspect::Inspect),
+    /// Start a release in a virtual machine with Secure Boot and a TPM
+    Qemu(qemu::Qemu),
+    /// Print shell completions
+    Completions(generate::Completions),
+    /// Write manual pages
+    Man(generate::Man),
+}
+
+/// Runs the program with the process's arguments.
+pub fn run() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Keys(keys) => keys.run(),
+        Command::Build(build) => build.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Qemu(qemu) => qemu.run(),
+        Command::Completions(completions) => {
+            completions.run();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(man) => man.run(),
+    };
+    result.unwrap_or_else(|error| {
+        let code = error.exit_code();
+        eprintln!("{:?}", miette::Report::new(error));
+        ExitCode::from(code)
+    })
+}
+
+/// Prints a report as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), BuildError> {
+    print(&format!("{}\n", serde_json::to_string_pretty(value)?));
+    Ok(())
+}
+
+/// Prints to standard output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}

@@ -1,0 +1,39 @@
+//! The programs of the project, as a user has them: both in one folder.
+
+use crate::run::{cargo, cargo_with, target};
+use std::path::PathBuf;
+
+/// The target that init is built for. Naming it keeps the flags for static linking away from build scripts.
+const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Builds and gives the folder with `ashlar` and `ashlar-init`.
+pub fn build() -> Result<PathBuf, String> {
+    cargo(&["build", "--release", "--package", "ashlar-builder"])?;
+    // Static, so that the program does not depend on the libraries of the machine that built it. `--remap-path-prefix`
+    // keeps the folder of the build out of it.
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))
+        .unwrap_or_default();
+    let flags = format!(
+        "-C target-feature=+crt-static --remap-path-prefix={}=/ashlar --remap-path-prefix={home}=/cargo",
+        crate::run::workspace().display()
+    );
+    cargo_with(
+        &["build", "--release", "--package", "ashlar-init", "--target", INIT_TARGET],
+        &[("RUSTFLAGS", &flags)],
+    )?;
+    let folder = target().join("ashlar");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
+    for from in [
+        target().join("release/ashlar"),
+        target().join(INIT_TARGET).join("release/ashlar-init"),
+    ] {
+        let name = from.file_name().unwrap_or_default();
+        // By renaming: a running program cannot be written to.
+        let (new, to) = (folder.join(".new"), folder.join(name));
+        std::fs::copy(&from, &new)
+            .and_then(|_| std::fs::rename(&new, &to))
+            .map_err(|e| format!("cannot copy `{}` to `{}`: {e}", from.display(), to.display()))?;
+    }
+    Ok(folder)
+}
