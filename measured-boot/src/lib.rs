@@ -11,4 +11,6 @@ pub mod predict;
 pub mod uki;
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

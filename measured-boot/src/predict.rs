@@ -2,7 +2,7 @@
 //! firmware, no boot loader between.
 //!
 //! What is measured where: TCG PC Client Platform Firmware Profile 1.06, section 3.3.4 (PCR 4 and 7); the
-//! kernel's EFI stub, `efi_measure_tagged_event` (PCR 9); systemd-stub, see [`mod@stub`] (PCR 11, 12, 13).
+//! kernel's EFI stub, `efi_measure_tagged_event` (PCR 9); systemd-stub by version, `predict/stub.rs` (PCR 11, 12, 13).
 
 mod stub;
 

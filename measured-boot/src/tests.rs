@@ -2,49 +2,8 @@
 
 use crate::authenticode;
 use crate::pe::{Pe, PeError};
+use crate::testing::{OPTIONAL, program, put};
 use std::process::Command;
-
-fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
-    bytes[at..at + value.len()].copy_from_slice(value);
-}
-
-/// An EFI program with two sections that returns at once.
-fn program() -> Vec<u8> {
-    let mut b = vec![0; 0x800];
-    put(&mut b, 0, b"MZ");
-    put(&mut b, 0x3c, &0x40u32.to_le_bytes());
-    put(&mut b, 0x40, b"PE\0\0");
-    put(&mut b, 0x44, &0x8664u16.to_le_bytes());
-    put(&mut b, 0x46, &2u16.to_le_bytes());
-    put(&mut b, 0x54, &240u16.to_le_bytes());
-    put(&mut b, 0x56, &0x22u16.to_le_bytes());
-    let o = 0x58;
-    put(&mut b, o, &0x20bu16.to_le_bytes());
-    put(&mut b, o + 16, &0x1000u32.to_le_bytes());
-    put(&mut b, o + 20, &0x1000u32.to_le_bytes());
-    put(&mut b, o + 32, &0x1000u32.to_le_bytes());
-    put(&mut b, o + 36, &0x200u32.to_le_bytes());
-    put(&mut b, o + 56, &0x3000u32.to_le_bytes());
-    put(&mut b, o + 60, &0x400u32.to_le_bytes());
-    put(&mut b, o + 68, &10u16.to_le_bytes());
-    put(&mut b, o + 108, &16u32.to_le_bytes());
-    for (i, (name, address, raw, flags)) in
-        [(b".text\0\0\0", 0x1000u32, 0x400u32, 0x6000_0020u32), (b".data\0\0\0", 0x2000, 0x600, 0xc000_0040)]
-            .into_iter()
-            .enumerate()
-    {
-        let s = o + 240 + i * 40;
-        put(&mut b, s, name);
-        put(&mut b, s + 8, &0x180u32.to_le_bytes());
-        put(&mut b, s + 12, &address.to_le_bytes());
-        put(&mut b, s + 16, &0x200u32.to_le_bytes());
-        put(&mut b, s + 20, &raw.to_le_bytes());
-        put(&mut b, s + 36, &flags.to_le_bytes());
-    }
-    b[0x400] = 0xc3;
-    b[0x700] = 7;
-    b
-}
 
 #[test]
 fn sections_are_read_and_overlaps_refused() {
@@ -54,7 +13,7 @@ fn sections_are_read_and_overlaps_refused() {
     assert_eq!((text.virtual_size, text.raw.clone()), (0x180, 0x400..0x600));
     assert_eq!(pe.content(text).unwrap().len(), 0x180);
     let mut bad = bytes;
-    put(&mut bad, 0x58 + 240 + 40 + 12, &0x1100u32.to_le_bytes());
+    put(&mut bad, OPTIONAL + 240 + 40 + 12, &0x1100u32.to_le_bytes());
     assert_eq!(Pe::parse(&bad).unwrap_err(), PeError::Overlap(".text".into(), ".data".into()));
 }
 
@@ -81,7 +40,7 @@ fn the_digest_covers_sections_and_not_checksum_or_signature() {
     let bytes = program();
     let digest = authenticode::digest(&bytes).unwrap();
     let mut same = bytes.clone();
-    put(&mut same, 0x58 + 64, &[1, 2, 3, 4]);
+    put(&mut same, OPTIONAL + 64, &[1, 2, 3, 4]);
     assert_eq!(authenticode::digest(&same).unwrap(), digest);
     let mut other = bytes;
     other[0x700] = 8;

@@ -133,3 +133,64 @@ fn stub_version(magic: &[u8]) -> Result<StubVersion, UkiError> {
         .ok_or(UkiError::Stub("its section `.sdmagic` has no version number"))?;
     Ok(StubVersion { text: version.to_owned(), major })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{OPTIONAL, put, uki};
+
+    const CMDLINE: (&str, &[u8]) = (".cmdline", b"quiet");
+
+    #[test]
+    fn an_image_is_read() {
+        let bytes = uki("257.9-1~deb13u1", &[CMDLINE]);
+        let image = Uki::parse(&bytes).unwrap();
+        assert_eq!(image.stub_version(), &StubVersion { text: "257.9-1~deb13u1".into(), major: 257 });
+        assert_eq!(image.section(".cmdline"), Some(&b"quiet"[..]));
+        assert_eq!(image.section(".ucode"), None);
+        assert_eq!(image.sections().count(), 7);
+    }
+
+    #[test]
+    fn what_stubs_would_understand_differently_is_refused() {
+        let refused = |more: &[(&str, &[u8])]| Uki::parse(&uki("257", more)).unwrap_err();
+        assert_eq!(refused(&[]), UkiError::Missing(".cmdline"));
+        assert_eq!(refused(&[(".cmdline", b"")]), UkiError::Missing(".cmdline"));
+        assert_eq!(refused(&[CMDLINE, CMDLINE]), UkiError::Duplicate(".cmdline".into()));
+        assert_eq!(refused(&[CMDLINE, (".linux2", b"x")]), UkiError::Ambiguous(".linux2".into(), ".linux"));
+    }
+
+    #[test]
+    fn a_stub_must_say_which_it_is() {
+        for version in ["", "v257", "257 4", &"2".repeat(70), "99999999999"] {
+            let bytes = uki(version, &[CMDLINE]);
+            assert!(matches!(Uki::parse(&bytes), Err(UkiError::Stub(_))), "{version}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_bounded_over_all_sections() {
+        let mut bytes = uki("257", &[CMDLINE, (".splash", b"x"), (".dtb", b"x")]);
+        for (section, address) in [(7, 0x1000_0000u32), (8, 0x2000_0000)] {
+            let header = OPTIONAL + 240 + section * 40;
+            put(&mut bytes, header + 8, &(40u32 << 20).to_le_bytes());
+            put(&mut bytes, header + 12, &address.to_le_bytes());
+        }
+        assert_eq!(Uki::parse(&bytes).unwrap_err(), UkiError::TooLarge(".dtb".into()));
+    }
+
+    #[test]
+    fn every_truncation_and_every_changed_header_byte_is_survived() {
+        let bytes = uki("257", &[CMDLINE]);
+        for length in 0..bytes.len() {
+            let _ = Uki::parse(&bytes[..length]);
+        }
+        for at in 0..0x400 {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] = value;
+                let _ = Uki::parse(&changed);
+            }
+        }
+    }
+}
