@@ -195,3 +195,36 @@ fn objdump_lists_the_sections() {
     let line = text.lines().find(|line| line.contains(".initrd")).unwrap();
     assert!(line.contains("00001389"), "{text}");
 }
+
+/// On unpacked packages linux-image-* and systemd-boot-efi; `ASHLAR_TEST_KERNEL` names the folder that they
+/// are unpacked in.
+#[test]
+fn debians_stub_takes_every_section_and_debians_kernel() {
+    let Some(folder) = std::env::var_os("ASHLAR_TEST_KERNEL") else {
+        eprintln!("skipped: ASHLAR_TEST_KERNEL names no folder with unpacked packages");
+        return;
+    };
+    let folder = std::path::Path::new(&folder);
+    let stub = std::fs::read(folder.join("usr/lib/systemd/boot/efi/linuxx64.efi.stub")).unwrap();
+    let kernel = std::fs::read_dir(folder.join("boot"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("vmlinuz-"))
+        .unwrap();
+    let kernel = std::fs::read(kernel).unwrap();
+    let all: Vec<Section<'_>> = uki::CANONICAL_ORDER
+        .iter()
+        .map(|&name| Section { name, data: if name == ".linux" { &kernel } else { name.as_bytes() } })
+        .collect();
+    let bytes = uki::build(&stub, &all).unwrap();
+    let pe = Pe::parse(&bytes).unwrap();
+    assert_eq!(pe.content(pe.section(".linux").unwrap()).unwrap(), kernel);
+    for name in &uki::CANONICAL_ORDER[1..] {
+        assert_eq!(pe.content(pe.section(name).unwrap()).unwrap(), name.as_bytes());
+    }
+    let own = Pe::parse(&stub).unwrap();
+    for section in &own.sections {
+        assert_eq!(pe.section(&section.name), Some(section));
+        assert_eq!(bytes[section.raw.clone()], stub[section.raw.clone()]);
+    }
+}
