@@ -1,0 +1,87 @@
+//! The disk image against sgdisk.
+#![allow(clippy::unwrap_used)] // a test fails by it
+
+use ashlar_formats::disk::{self, DiskError, DiskLayout};
+use ashlar_image::layout::{MIB, PARTITIONS, Sizes};
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+
+const SIZES: Sizes = Sizes { esp: 64 * MIB, root: 128 * MIB, verity: 4 * MIB, state: 16 * MIB };
+
+fn layout() -> DiskLayout {
+    let guids = std::array::from_fn(|i| [0x10 + i as u8; 16]);
+    DiskLayout::new(&SIZES, [0xab; 16], guids).unwrap()
+}
+
+fn write(folder: &Path, name: &str) -> File {
+    let (content, out) = (folder.join("content"), folder.join(name));
+    std::fs::write(&content, vec![0x5a; 3 * 4096]).unwrap();
+    let content = File::open(content).unwrap();
+    let out = File::options().read(true).write(true).create_new(true).open(out).unwrap();
+    disk::write(&out, &layout(), &[(1, &content, 4096), (2, &content, 3 * 4096)]).unwrap();
+    out
+}
+
+#[test]
+fn sgdisk_finds_no_problem_and_the_same_table() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "disk");
+    let sgdisk = |arguments: &[&str]| {
+        let output = Command::new("sgdisk").args(arguments).arg(dir.path().join("disk")).output().ok()?;
+        assert!(output.status.success(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let Some(verdict) = sgdisk(&["-v"]) else {
+        eprintln!("skipped: sgdisk is needed (package gdisk)");
+        return;
+    };
+    assert!(verdict.contains("No problems found"), "{verdict}");
+    assert!(sgdisk(&["-p"]).unwrap().contains("ABABABAB-ABAB-ABAB-ABAB-ABABABABABAB"));
+    for (i, partition) in PARTITIONS.iter().enumerate() {
+        let shown = sgdisk(&["-i", &partition.number.to_string()]).unwrap();
+        assert!(shown.contains(partition.type_guid), "{shown}");
+        assert!(shown.contains(&format!("name: '{}'", partition.label)), "{shown}");
+        let guid = format!("{:02X}", 0x10 + i).repeat(4);
+        assert!(shown.contains(&format!("unique GUID: {guid}-")), "{shown}");
+    }
+}
+
+#[test]
+fn contents_lie_in_their_partitions_in_a_sparse_file_of_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = write(dir.path(), "disk");
+    let metadata = disk.metadata().unwrap();
+    assert_eq!(metadata.len(), layout().total_size());
+    assert!(metadata.blocks() * 512 < 2 * MIB, "{} blocks", metadata.blocks());
+    let mut bytes = vec![0; 3 * 4096 + 1];
+    disk.read_exact_at(&mut bytes, layout().partition(2).unwrap().0).unwrap();
+    assert!(bytes[..3 * 4096].iter().all(|&b| b == 0x5a) && bytes[3 * 4096] == 0);
+    write(dir.path(), "again");
+    assert!(
+        std::fs::read(dir.path().join("disk")).unwrap() == std::fs::read(dir.path().join("again")).unwrap()
+    );
+    let found = disk::read(&mut File::open(dir.path().join("disk")).unwrap()).unwrap();
+    assert_eq!(found.len(), 7);
+    assert_eq!((found[6].label.as_str(), found[6].length), ("state", SIZES.state));
+    assert_eq!(Some((found[1].offset, found[1].length)), layout().partition(2));
+}
+
+#[test]
+fn too_much_is_refused_and_damaged_tables_are_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = write(dir.path(), "disk");
+    let too_much = disk::write(&disk, &layout(), &[(3, &disk, 5 * MIB)]);
+    assert!(matches!(too_much, Err(DiskError::TooLarge { number: 3, .. })));
+    let mut odd = SIZES;
+    odd.root += 1;
+    assert!(matches!(DiskLayout::new(&odd, [0; 16], [[0; 16]; 7]), Err(DiskError::Size("root-a"))));
+    let good = std::fs::read(dir.path().join("disk")).unwrap();
+    for at in 512..1024 + 7 * 128 {
+        let mut bad = good[..2 * MIB as usize].to_vec();
+        bad.extend_from_slice(&good[good.len() - MIB as usize..]);
+        bad[at] ^= 0x81;
+        let _ = disk::read(&mut std::io::Cursor::new(bad));
+    }
+}
