@@ -1,6 +1,5 @@
-//! PID 1 before and after the switch of root. Nothing of it is written yet: started, it says so and fails.
+//! PID 1 before and after the switch of root; all of it is in the library.
 
-fn main() -> std::process::ExitCode {
-    eprintln!("ashlar-init: not written yet");
-    std::process::ExitCode::FAILURE
+fn main() {
+    ashlar_init::run();
 }

@@ -1,0 +1,159 @@
+//! The first stage: from the kernel's start to the switch of root.
+
+use crate::block::{Device, Disk, disks};
+use crate::boot::Boot;
+use crate::error::Error;
+use crate::gpt::Partition;
+use crate::guid::Guid;
+use crate::measure::Phase;
+use crate::mounts::{self, BASE, FIRMWARE};
+use crate::uevent::Uevents;
+use crate::{console, dm, efi, measure, modules, slot, switch, verity};
+use ashlar_image::cmdline::VerityRoot;
+use ashlar_image::manifest::INIT_PATH;
+use rustix::mount::MountFlags;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long the boot disk may take to appear, and its partitions after it.
+const DISK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The disk that the firmware started from, its table, and the partition itself.
+struct BootDisk {
+    disk: Disk,
+    table: Vec<Partition>,
+    esp: Partition,
+}
+
+/// The root's partitions.
+struct Root {
+    data: Device,
+    tree: Device,
+    label: String,
+}
+
+/// Runs the first stage. Comes back only with an error.
+pub fn run() -> Result<Infallible, Error> {
+    for mount in BASE {
+        mount.mount()?;
+    }
+    mounts::make_dir(Path::new("/run/ashlar"), 0o755)?;
+    // Without this the kernel drops most of our lines: ten in five seconds is its limit for programs. If the
+    // command line has fixed another value, that stands.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+    console::info(format_args!("init {}", env!("CARGO_PKG_VERSION")));
+    let cmdline = std::fs::read_to_string("/proc/cmdline").map_err(Error::io("read", "/proc/cmdline"))?;
+    let root = VerityRoot::parse(&cmdline)?;
+
+    let uevents = Uevents::open().map_err(Error::io("listen for", "device events"))?;
+    modules::load_all()?;
+    let mut measurer = measure::open(&uevents)?;
+    measurer.phase(Phase::EnterInitrd)?;
+
+    let [securityfs, efivarfs] = FIRMWARE;
+    securityfs.mount()?;
+    // Without UEFI the folder is missing; then the variable below is missing too, and that is the reason to tell.
+    if Path::new(efi::MOUNT).exists() {
+        efivarfs.mount()?;
+    }
+    let boot = find_disk(efi::loader_partition()?, &uevents)?;
+    let found = find_root(&boot, &root, &uevents)?;
+    console::info(format_args!("root {} on {} ({})", root.root_hash, found.label, found.data.path.display()));
+    mount_root(&dm::open(&root, &found.data, &found.tree)?, &uevents)?;
+
+    measurer.phase(Phase::LeaveInitrd)?;
+    Boot { root_hash: root.root_hash, root_partition: found.label, measured: measurer.log().to_vec() }
+        .write()?;
+    switch::switch()
+}
+
+/// Looks at all disks for the partition `guid`.
+fn look_for_disk(guid: Guid) -> (Vec<BootDisk>, Vec<String>) {
+    let mut found = Vec::new();
+    let mut others = Vec::new();
+    for disk in disks() {
+        match disk.table() {
+            Ok(table) => match table.iter().find(|partition| partition.guid == guid).cloned() {
+                Some(esp) => found.push(BootDisk { disk, table, esp }),
+                None => others.push(format!("{} is another disk", disk.name)),
+            },
+            Err(error) => others.push(format!("{}: {error}", disk.name)),
+        }
+    }
+    (found, others)
+}
+
+/// Waits for the disk with the partition `guid`.
+fn find_disk(guid: Guid, uevents: &Uevents) -> Result<BootDisk, Error> {
+    let mut seen = Vec::new();
+    let found = uevents.wait(DISK_DEADLINE, || {
+        let (found, others) = look_for_disk(guid);
+        seen = others;
+        (!found.is_empty()).then_some(found)
+    });
+    let mut found = found.unwrap_or_default();
+    match (found.pop(), found.pop()) {
+        (Some(disk), None) => Ok(disk),
+        (Some(one), Some(other)) => {
+            Err(Error::TwoBootDisks(format!("{} and {}", other.disk.name, one.disk.name)))
+        }
+        (None, _) => Err(Error::NoBootDisk {
+            guid,
+            seconds: DISK_DEADLINE.as_secs(),
+            disks: if seen.is_empty() { "none".into() } else { seen.join(", ") },
+        }),
+    }
+}
+
+/// Finds the partitions that hold `root`. Both slots may: then the booted one wins.
+fn find_root(boot: &BootDisk, root: &VerityRoot, uevents: &Uevents) -> Result<Root, Error> {
+    // The kernel makes the partitions' devices a moment after the disk's.
+    let device = |partition: &Partition| {
+        uevents.wait(DISK_DEADLINE, || boot.disk.device(partition).filter(|device| device.path.exists()))
+    };
+    let mut tried = Vec::new();
+    for candidate in slot::candidates(&boot.table, &boot.esp) {
+        let name = &candidate.tree.label;
+        let Some(tree) = device(candidate.tree) else {
+            tried.push(format!("{name} has no device"));
+            continue;
+        };
+        let opened = tree.open()?;
+        if let Err(error) = verity::check_tree(root, &opened) {
+            tried.push(format!("{name}: {error}"));
+            continue;
+        }
+        for partition in candidate.data {
+            let name = &partition.label;
+            let Some(data) = device(partition) else {
+                tried.push(format!("{name} has no device"));
+                continue;
+            };
+            match verity::check_data(root, &opened, &data.open()?) {
+                Ok(()) => return Ok(Root { data, tree, label: name.clone() }),
+                Err(error) => tried.push(format!("{name}: {error}")),
+            }
+        }
+    }
+    Err(Error::NoRoot {
+        disk: boot.disk.name.clone(),
+        hash: root.root_hash,
+        tried: if tried.is_empty() { "it has no verity partition".into() } else { tried.join("; ") },
+    })
+}
+
+/// Mounts the root and looks whether it has an init.
+fn mount_root(device: &PathBuf, uevents: &Uevents) -> Result<(), Error> {
+    let failed = |source| Error::Mount { kind: "erofs".into(), target: switch::SYSROOT.into(), source };
+    uevents
+        .wait(DISK_DEADLINE, || device.exists().then_some(()))
+        .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    mounts::make_dir(Path::new(switch::SYSROOT), 0o755)?;
+    let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+    rustix::mount::mount(device, switch::SYSROOT, "erofs", flags, None)
+        .map_err(|error| failed(error.into()))?;
+    let init = format!("{}{INIT_PATH}", switch::SYSROOT);
+    std::fs::metadata(&init).map_err(Error::io("find", init))?;
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! Services and containers as processes: start, output, end.
+
+use crate::error::Error;
+use crate::logfile::{self, Lines, LogFile};
+use crate::oci::bundle;
+use crate::supervisor::{Exit, State, Unit};
+use crate::{cgroup, console, mounts, sys};
+use ashlar_image::manifest::{Container, Manifest, Service};
+use ashlar_image::report::ServiceState;
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use std::fs;
+use std::io::{self, PipeReader, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The OCI runtime in the root.
+pub const RUNTIME: &str = "/usr/bin/crun";
+/// Where it keeps its state.
+const RUNTIME_STATE: &str = "/run/crun";
+/// What is read from a pipe at once, in bytes.
+const READ_SIZE: usize = 16 << 10;
+/// Environment of services unless the manifest says otherwise.
+const PATH: &str = "/usr/sbin:/usr/bin";
+
+/// What runs.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// A program of the root.
+    Service(Service),
+    /// A container of the image.
+    Container(Box<Container>),
+}
+
+/// A service or container with its state, process and output.
+#[derive(Debug)]
+pub struct Supervised {
+    /// Its name.
+    pub name: String,
+    /// What runs.
+    pub kind: Kind,
+    /// Its state.
+    pub unit: Unit,
+    /// Its main process, or the runtime of the container.
+    pub pid: Option<Pid>,
+    output: Option<PipeReader>,
+    lines: Lines,
+    log: Option<LogFile>,
+    last_line: String,
+}
+
+/// All that the manifest names, services first.
+pub fn from_manifest(manifest: &Manifest, now: Duration) -> Vec<Supervised> {
+    let services = manifest
+        .services
+        .iter()
+        .map(|(name, service)| (name, Unit::new(service.restart, now), Kind::Service(service.clone())));
+    let containers = manifest.containers.iter().map(|(name, container)| {
+        (name, Unit::new(container.restart, now), Kind::Container(Box::new(container.clone())))
+    });
+    services
+        .chain(containers)
+        .map(|(name, unit, kind)| Supervised {
+            name: name.clone(),
+            kind,
+            unit,
+            pid: None,
+            output: None,
+            lines: Lines::default(),
+            log: None,
+            last_line: String::new(),
+        })
+        .collect()
+}
+
+impl Supervised {
+    /// `service NAME` or `container NAME`, for people.
+    pub fn title(&self) -> String {
+        match self.kind {
+            Kind::Service(_) => format!("service {}", self.name),
+            Kind::Container(_) => format!("container {}", self.name),
+        }
+    }
+
+    /// Starts its main process.
+    pub fn start(&mut self) -> Result<(), Error> {
+        let (mut command, procs) = match &self.kind {
+            Kind::Service(service) => service_command(&self.name, service)?,
+            Kind::Container(container) => container_command(&self.name, container)?,
+        };
+        let (reader, writer) = io::pipe().map_err(Error::io("make", "a pipe"))?;
+        rustix::io::ioctl_fionbio(&reader, true).map_err(|e| Error::io("set up", "a pipe")(e.into()))?;
+        let duplicate = writer.try_clone().map_err(Error::io("make", "a pipe"))?;
+        command.stdin(Stdio::null()).stdout(duplicate).stderr(writer);
+        sys::start_in_group(&mut command, procs);
+        let program = command.get_program().to_owned();
+        let child = command.spawn().map_err(Error::io("execute", program))?;
+        self.pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        // The pipe of a process before, if one that it left behind still held it open, is of no interest.
+        self.output = Some(reader);
+        self.lines = Lines::default();
+        Ok(())
+    }
+
+    /// Asks its main process to end. The runtime passes the signal on to the container.
+    pub fn terminate(&self) {
+        if let Some(pid) = self.pid
+            && let Err(error) = rustix::process::kill_process(pid, Signal::TERM)
+        {
+            console::warning(format_args!("{}: cannot send a signal: {error}", self.title()));
+        }
+    }
+
+    /// Kills everything in its control group.
+    pub fn kill(&self) {
+        match self.kind {
+            Kind::Service(_) => cgroup::kill(&cgroup::service(&self.name)),
+            Kind::Container(_) => cgroup::kill(&cgroup::container(&self.name)),
+        }
+    }
+
+    /// Where its output comes in.
+    pub fn output(&self) -> Option<BorrowedFd<'_>> {
+        self.output.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what it has written and puts it into its log.
+    pub fn read_output(&mut self, now: Duration) {
+        let Some(output) = &mut self.output else { return };
+        let mut buffer = [0; READ_SIZE];
+        let lines = match output.read(&mut buffer) {
+            Ok(0) => {
+                self.output = None;
+                self.lines.finish().into_iter().collect()
+            }
+            Ok(length) => self.lines.push(buffer.get(..length).unwrap_or_default()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return;
+            }
+            Err(_) => {
+                self.output = None;
+                return;
+            }
+        };
+        for line in lines {
+            if let Err(error) = self.write_log(now, &line) {
+                console::warning(format_args!("{}: cannot write its log: {error}", self.title()));
+                self.log = None;
+            }
+            self.last_line = line;
+        }
+    }
+
+    fn write_log(&mut self, now: Duration, line: &str) -> io::Result<()> {
+        let log = match &mut self.log {
+            Some(log) => log,
+            None => {
+                self.log.insert(LogFile::open(Path::new(logfile::FOLDER), &self.name, logfile::MAX_SIZE)?)
+            }
+        };
+        log.line(now, line)
+    }
+
+    /// Its main process has ended. Whatever went wrong is told with its last words.
+    pub fn tell_end(&mut self, exit: &Exit, now: Duration) {
+        self.read_output(now);
+        self.pid = None;
+        let title = self.title();
+        let mut words = std::mem::take(&mut self.last_line);
+        if !words.is_empty() {
+            words = format!("; its last words: {words}");
+        }
+        match (exit.is_success(), matches!(self.unit.state, State::Stopping { .. })) {
+            (true, _) | (false, true) => console::info(format_args!("{title} ended: {exit}")),
+            (false, false) => console::error(format_args!("{title} failed: {exit}{words}")),
+        }
+    }
+
+    /// Its state for the report.
+    pub fn state(&self) -> ServiceState {
+        ServiceState {
+            name: self.name.clone(),
+            running: self.unit.is_running(),
+            starts: self.unit.starts,
+            last_exit: self.unit.last_exit.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+fn service_command(name: &str, service: &Service) -> Result<(Command, fs::File), Error> {
+    let (program, arguments) = service.command.split_first().ok_or_else(|| {
+        Error::io("execute", name.to_owned())(io::Error::other("the manifest gives no command"))
+    })?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().env("PATH", PATH).envs(&service.environment).current_dir("/");
+    let limits = cgroup::Limits { memory_max: service.memory_max, cpu_milli: service.cpu_milli };
+    Ok((command, cgroup::enter_service(name, limits)?))
+}
+
+/// Writes the container's bundle and gives the runtime's command line.
+fn container_command(name: &str, container: &Container) -> Result<(Command, fs::File), Error> {
+    let folder = bundle::folder(name);
+    mounts::make_dir(&folder, 0o700)?;
+    let has_resolv_conf = bundle::rootfs(name).join("etc/resolv.conf").is_file();
+    let config = bundle::config(name, container, has_resolv_conf);
+    let path = folder.join("config.json");
+    fs::write(&path, config.to_string()).map_err(Error::io("write", &path))?;
+    // A runtime that was killed leaves its state behind, and would refuse the name. Nothing of the container is
+    // alive: its control group was killed when it ended.
+    let state = Path::new(RUNTIME_STATE).join(name);
+    match fs::remove_dir_all(&state) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", state)(error));
+        }
+        _ => {}
+    }
+    let mut command = Command::new(RUNTIME);
+    command
+        .args(["--root", RUNTIME_STATE, "--cgroup-manager=cgroupfs", "run", "--bundle"])
+        .arg(&folder)
+        .arg(name)
+        .env_clear()
+        .env("PATH", PATH)
+        .current_dir("/");
+    Ok((command, cgroup::enter_runtime(name)?))
+}
+
+/// How a process ended, from what the kernel says; none if it only stopped or went on.
+fn exit_of(status: WaitStatus) -> Option<Exit> {
+    status.exit_status().map(Exit::Status).or_else(|| status.terminating_signal().map(Exit::Signal))
+}
+
+/// The processes that have ended since the last call, orphans included.
+pub fn reap() -> Vec<(Pid, Exit)> {
+    let mut ended = Vec::new();
+    loop {
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, status))) => ended.extend(exit_of(status).map(|exit| (pid, exit))),
+            Err(rustix::io::Errno::INTR) => {}
+            Ok(None) | Err(_) => return ended,
+        }
+    }
+}

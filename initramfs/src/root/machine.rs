@@ -1,0 +1,294 @@
+//! The loop of PID 1: one poll over everything that can happen, then the one thing that has happened.
+
+use super::now;
+use crate::boot::Boot;
+use crate::error::Error;
+use crate::measure::{Measurer, Phase};
+use crate::network::Network;
+use crate::process::{self, Supervised};
+use crate::shutdown::{self, Request};
+use crate::supervisor::{Action, Event, Exit, State};
+use crate::uevent::Uevents;
+use crate::{console, efi, input, report};
+use ashlar_image::manifest::Manifest;
+use ashlar_image::report::Report;
+use ashlar_tpm::Device;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// How long something must run before it counts as started.
+const MOMENT: Duration = Duration::from_secs(2);
+/// How long the report waits for what has not settled.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the report waits for addresses.
+const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// How often readiness is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long services and containers may take to stop, all together.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// Signals as something that poll can wait for.
+#[derive(Debug)]
+pub struct Signals {
+    child: UnixStream,
+    reboot: UnixStream,
+    power_off: UnixStream,
+}
+
+impl Signals {
+    /// Begins to receive them: SIGCHLD, SIGINT (Ctrl-Alt-Del: start again), SIGTERM (switch off).
+    pub fn new() -> io::Result<Self> {
+        let pipe = |signal| -> io::Result<UnixStream> {
+            let (read, write) = UnixStream::pair()?;
+            read.set_nonblocking(true)?;
+            signal_hook::low_level::pipe::register(signal, write)?;
+            Ok(read)
+        };
+        Ok(Self { child: pipe(SIGCHLD)?, reboot: pipe(SIGINT)?, power_off: pipe(SIGTERM)? })
+    }
+}
+
+/// What has happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Child,
+    Reboot,
+    PowerOff,
+    Uevents,
+    Links,
+    Packets(u32),
+    Button(usize),
+    Output(usize),
+}
+
+/// The machine from the end of its set-up to its own end.
+#[derive(Debug)]
+pub struct Machine {
+    manifest: Manifest,
+    boot: Boot,
+    measurer: Measurer<Device>,
+    network: Network,
+    uevents: Uevents,
+    signals: Signals,
+    units: Vec<Supervised>,
+    buttons: Vec<(String, File)>,
+    started: Duration,
+    ready: bool,
+    ending: Option<(Request, Duration)>,
+}
+
+impl Machine {
+    /// A machine that is set up.
+    pub fn new(
+        manifest: Manifest,
+        boot: Boot,
+        measurer: Measurer<Device>,
+        network: Network,
+        uevents: Uevents,
+        signals: Signals,
+        units: Vec<Supervised>,
+    ) -> Self {
+        Self {
+            manifest,
+            boot,
+            measurer,
+            network,
+            uevents,
+            signals,
+            units,
+            buttons: input::power_buttons(&[]),
+            started: now(),
+            ready: false,
+            ending: None,
+        }
+    }
+
+    /// Runs until the machine ends. Comes back only with an error.
+    pub fn run(mut self) -> Result<Infallible, Error> {
+        loop {
+            let now = now();
+            self.network.tick(now);
+            for index in 0..self.units.len() {
+                self.step(index, Event::Tick, now);
+            }
+            if let Some((request, deadline)) = self.ending {
+                let over = self.units.iter().all(|unit| unit.unit.state == State::Over);
+                if over || now >= deadline {
+                    shutdown::finish(request);
+                }
+            } else if !self.ready && self.has_settled(now) {
+                self.become_ready(now)?;
+            }
+            for source in self.wait(now) {
+                self.handle(source);
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen, at most until the next deadline.
+    fn wait(&self, now: Duration) -> Vec<Source> {
+        let mut sources: Vec<(Source, BorrowedFd<'_>)> = vec![
+            (Source::Child, self.signals.child.as_fd()),
+            (Source::Reboot, self.signals.reboot.as_fd()),
+            (Source::PowerOff, self.signals.power_off.as_fd()),
+            (Source::Uevents, self.uevents.as_fd()),
+            (Source::Links, self.network.links()),
+        ];
+        sources.extend(self.network.sockets().map(|(index, socket)| (Source::Packets(index), socket)));
+        sources
+            .extend(self.buttons.iter().enumerate().map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
+        sources.extend(
+            self.units.iter().enumerate().filter_map(|(n, unit)| Some((Source::Output(n), unit.output()?))),
+        );
+        let mut polled: Vec<PollFd<'_>> = sources
+            .iter()
+            .map(|(_, descriptor)| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
+            .collect();
+        let left = self.deadline(now).saturating_sub(now);
+        // A time too far away for the kernel is no deadline.
+        let timeout = Timespec::try_from(left).ok();
+        if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
+            return Vec::new();
+        }
+        sources
+            .iter()
+            .zip(&polled)
+            .filter(|(_, poll)| !poll.revents().is_empty())
+            .map(|((source, _), _)| *source)
+            .collect()
+    }
+
+    fn deadline(&self, now: Duration) -> Duration {
+        let units = self.units.iter().filter_map(|unit| unit.unit.deadline());
+        let look = (!self.ready && self.ending.is_none()).then_some(now + LOOK_INTERVAL);
+        let end = self.ending.map(|(_, deadline)| deadline);
+        units.chain(look).chain(end).chain([self.network.deadline()]).min().unwrap_or(Duration::MAX)
+    }
+
+    fn handle(&mut self, source: Source) {
+        let now = now();
+        match source {
+            Source::Child => {
+                empty(&self.signals.child);
+                for (pid, exit) in process::reap() {
+                    let unit = self.units.iter().position(|unit| unit.pid == Some(pid));
+                    if let Some(index) = unit {
+                        self.ended(index, exit, now);
+                    }
+                }
+            }
+            Source::Reboot => {
+                empty(&self.signals.reboot);
+                self.end(Request::Reboot, "Ctrl-Alt-Del or SIGINT", now);
+            }
+            Source::PowerOff => {
+                empty(&self.signals.power_off);
+                self.end(Request::PowerOff, "SIGTERM", now);
+            }
+            Source::Uevents => {
+                let is_input = |event: &crate::uevent::Uevent| {
+                    event.fields.get("SUBSYSTEM").is_some_and(|subsystem| subsystem == "input")
+                };
+                if self.uevents.drain().iter().any(is_input) {
+                    let known: Vec<String> = self.buttons.iter().map(|(name, _)| name.clone()).collect();
+                    self.buttons.extend(input::power_buttons(&known));
+                }
+            }
+            Source::Links => self.network.handle_links(now),
+            Source::Packets(index) => self.network.handle_packets(index, now),
+            Source::Button(index) => match self.buttons.get(index).map(|(_, file)| input::pressed(file)) {
+                Some(Some(true)) => self.end(Request::PowerOff, "the power button", now),
+                Some(None) => {
+                    self.buttons.remove(index);
+                }
+                _ => {}
+            },
+            Source::Output(index) => {
+                if let Some(unit) = self.units.get_mut(index) {
+                    unit.read_output(now);
+                }
+            }
+        }
+    }
+
+    /// Gives an event to a unit and does what it wants.
+    fn step(&mut self, index: usize, event: Event, now: Duration) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let (next, action) = unit.unit.clone().step(event, now);
+        unit.unit = next;
+        match action {
+            None => {}
+            Some(Action::Terminate) => unit.terminate(),
+            Some(Action::Kill) => unit.kill(),
+            Some(Action::Start) => match unit.start() {
+                Ok(()) => console::info(format_args!("started {}", unit.title())),
+                Err(error) => self.ended(index, Exit::NotStarted(error.to_string()), now),
+            },
+        }
+    }
+
+    fn ended(&mut self, index: usize, exit: Exit, now: Duration) {
+        if let Some(unit) = self.units.get_mut(index) {
+            unit.tell_end(&exit, now);
+        }
+        self.step(index, Event::Ended(exit), now);
+    }
+
+    /// Begins the end of the machine.
+    fn end(&mut self, request: Request, reason: &str, now: Duration) {
+        if self.ending.is_some() {
+            return;
+        }
+        console::info(format_args!("{}: {reason}", request.title()));
+        self.ending = Some((request, now + SHUTDOWN_DEADLINE));
+        for index in 0..self.units.len() {
+            self.step(index, Event::Stop, now);
+        }
+    }
+
+    /// Whether everything was started and the addresses are there, or has been waited for long enough.
+    fn has_settled(&self, now: Duration) -> bool {
+        let passed = now.saturating_sub(self.started);
+        let units = self.units.iter().all(|unit| unit.unit.has_settled(now, MOMENT));
+        // Links are news: the first of them come a moment after the start.
+        let network = passed >= LOOK_INTERVAL && !self.network.is_waiting();
+        (units || passed >= SETTLE_DEADLINE) && (network || passed >= ADDRESS_DEADLINE)
+    }
+
+    /// Measures that the machine is ready, then tells about it. PCRs are read after the last measurement.
+    fn become_ready(&mut self, now: Duration) -> Result<(), Error> {
+        self.measurer.phase(Phase::Ready)?;
+        self.ready = true;
+        let report = Report {
+            image_id: self.manifest.image_id.clone(),
+            image_version: self.manifest.image_version.clone(),
+            root_hash: self.boot.root_hash,
+            root_partition: self.boot.root_partition.clone(),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            secure_boot: efi::secure_boot(),
+            lockdown: report::lockdown(),
+            pcrs: self.measurer.pcrs()?,
+            firmware_log: report::firmware_log(),
+            init_log: self.measurer.log().to_vec(),
+            services: self.units.iter().map(Supervised::state).collect(),
+            addresses: self.network.addresses(),
+            uptime_seconds: now.as_secs_f64(),
+        };
+        console::info(format_args!("ready after {:.1} s", report.uptime_seconds));
+        console::announce(&report::block(&report));
+        report::send(&report);
+        Ok(())
+    }
+}
+
+/// Reads away what a signal handler wrote.
+fn empty(mut pipe: &UnixStream) {
+    let mut buffer = [0; 64];
+    while matches!(pipe.read(&mut buffer), Ok(length) if length > 0) {}
+}

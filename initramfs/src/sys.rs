@@ -1,0 +1,99 @@
+//! The system calls that rustix has no safe function for. All `unsafe` code of this crate is here.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn length_of<T>() -> libc::socklen_t {
+    size_of::<T>() as libc::socklen_t
+}
+
+/// An ioctl whose argument is a buffer that tells its own length in its `data_size` field, as the device mapper's
+/// is. The buffer is in and out.
+pub fn ioctl_buffer(file: &File, request: u32, buffer: &mut [u8]) -> io::Result<()> {
+    // SAFETY: `buffer` is valid for reading and writing; the device mapper touches `data_size` bytes at most, which
+    // `dm::argument` sets to the buffer's length.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::Ioctl::from(request), buffer.as_mut_ptr()) })?;
+    Ok(())
+}
+
+fn link_address(interface: u32, to: [u8; 6]) -> libc::sockaddr_ll {
+    // SAFETY: `sockaddr_ll` consists of integers; all zeros are a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_IP as u16).to_be();
+    address.sll_ifindex = interface.cast_signed();
+    address.sll_halen = 6;
+    address.sll_addr[..6].copy_from_slice(&to);
+    address
+}
+
+/// One instruction of a classic BPF program: code, jump if true, jump if false, operand.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// A packet socket for the IPv4 packets of one interface that `filter` lets through, without link headers. It
+/// does not block.
+pub fn packet_socket(interface: u32, filter: &[Instruction]) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // Protocol 0 receives nothing: no packet comes in before the filter is set and the interface chosen.
+    // SAFETY: no memory is involved.
+    let raw = check(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let mut program: Vec<libc::sock_filter> =
+        filter.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let program = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: `program` points to `len` instructions that live until the call is over; the kernel copies them.
+    check(unsafe {
+        libc::setsockopt(
+            raw,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length_of::<libc::sock_fprog>(),
+        )
+    })?;
+    let address = link_address(interface, [0; 6]);
+    // SAFETY: `address` is a `sockaddr_ll` and the length is its size.
+    check(unsafe { libc::bind(raw, (&raw const address).cast(), length_of::<libc::sockaddr_ll>()) })?;
+    Ok(socket)
+}
+
+/// Sends an IPv4 packet to a link address through a packet socket.
+pub fn send_packet(socket: &OwnedFd, interface: u32, to: [u8; 6], packet: &[u8]) -> io::Result<()> {
+    let address = link_address(interface, to);
+    // SAFETY: `packet` and `address` are valid for reading for the lengths given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            libc::MSG_NOSIGNAL,
+            (&raw const address).cast(),
+            length_of::<libc::sockaddr_ll>(),
+        )
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes `command` start in a session of its own and in the control group whose `cgroup.procs` is given.
+pub fn start_in_group(command: &mut Command, procs: File) {
+    let enter = move || {
+        rustix::process::setsid()?;
+        // "0" is whoever writes.
+        rustix::io::write(&procs, b"0")?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(enter) };
+}
