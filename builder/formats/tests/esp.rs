@@ -24,13 +24,11 @@ fn partition(path: &Path, uki: &[u8], size: u64) -> u64 {
 }
 
 fn tool(program: &str, arguments: &[&str]) -> Option<Output> {
-    match Command::new(program).args(arguments).env("TZ", "UTC").output() {
-        Ok(output) => Some(output),
-        Err(_) => {
-            eprintln!("skipped: {program} is needed (packages dosfstools and mtools)");
-            None
-        }
+    let output = Command::new(program).args(arguments).env("TZ", "UTC").output().ok();
+    if output.is_none() {
+        eprintln!("skipped: {program} is needed (packages dosfstools and mtools)");
     }
+    output
 }
 
 #[test]
