@@ -27,7 +27,7 @@ pub struct EspOptions {
     pub size: u64,
     /// Serial number.
     pub serial: u32,
-    /// Label, at most 11 ASCII characters.
+    /// Label, at most 11 characters: capital letters, digits, `-`, `_` and spaces.
     pub label: String,
     /// Time of everything in it, seconds since 1970; FAT knows 1980 to 2107.
     pub time: i64,
@@ -50,7 +50,7 @@ pub enum EspError {
     },
     /// The partition has more sectors than FAT32 can count, or the label is no label.
     #[error(
-        "an EFI system partition of {0} bytes labelled `{1}` cannot be made: at most 2 TiB, at most 11 ASCII characters"
+        "an EFI system partition of {0} bytes labelled `{1}` cannot be made: at most 2 TiB; at most 11 capital letters, digits, `-`, `_` and spaces"
     )]
     Options(u64, String),
     /// The file system cannot be made, or not be written.
@@ -204,6 +204,11 @@ fn mend(bytes: &mut [u8]) {
     }
 }
 
+/// What a label may be made of; FAT allows a little more, but not in every code page.
+const fn label_byte(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b' ')
+}
+
 /// Writes the file system to `out` from its current position and returns the length of the prefix in use, a
 /// multiple of 4096; the rest of the partition is zeros.
 ///
@@ -216,7 +221,7 @@ pub fn write(uki: &[u8], options: &EspOptions, mut out: impl Write) -> Result<u6
         let needed = required(uki.len() as u64);
         return Err(EspError::TooSmall { uki: uki.len() as u64, needed, size: options.size });
     }
-    if options.label.len() > 11 || !options.label.is_ascii() {
+    if options.label.len() > 11 || !options.label.bytes().all(label_byte) {
         return Err(bad_options());
     }
     let mut label = [b' '; 11];
@@ -240,6 +245,8 @@ pub fn write(uki: &[u8], options: &EspOptions, mut out: impl Write) -> Result<u6
         let mut file = folder.and_then(|boot| boot.create_file("BOOTX64.EFI")).map_err(EspError::Write)?;
         file.write_all(uki).and_then(|()| file.flush()).map_err(EspError::Write)?;
         drop(file);
+        // Counts the free clusters, which is then stored; otherwise the field says "unknown".
+        fs.stats().map_err(EspError::Write)?;
         fs.unmount().map_err(EspError::Write)?;
     }
     mend(&mut disk.bytes);
