@@ -1,0 +1,279 @@
+//! Fetching packages into the cache: verified, unpacked, several at a time.
+
+use crate::Error;
+use crate::cache::Cache;
+use crate::compose::compose;
+use crate::progress::Progress;
+use crate::relation::is_name;
+use crate::release::sha256_field;
+use crate::store::{self, Loaded, Unpacked};
+use crate::transport::{Client, Failure, Network, check_mirror};
+use ashlar_tree::Tree;
+use ring::digest::{Context, SHA256};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// How many packages are worked on at a time: enough to hide a mirror's latency, few enough not to be a burden.
+const WORKERS: usize = 6;
+/// Largest package file, in bytes. Debian's largest has 2 GB.
+const MAX_DEB: u64 = 8 << 30;
+/// Bytes that are read at once.
+const CHUNK: usize = 128 << 10;
+
+/// A package as the lock file pins it.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Locked {
+    /// Name.
+    pub name: String,
+    /// Version (deb-version(7)).
+    pub version: String,
+    /// Debian's name of the architecture, or `all`.
+    pub architecture: String,
+    /// SHA-256 of the package file, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Size of the package file, in bytes.
+    pub size: u64,
+    /// Where the package file lies, below the mirror.
+    pub path: String,
+}
+
+impl Locked {
+    /// Whether the fields can be what they should be. They name files in the cache and on the mirror.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if !is_name(&self.name) {
+            return Err(format!("`{}` is not the name of a package", self.name));
+        }
+        if sha256_field(&self.sha256).as_deref() != Some(self.sha256.as_str()) {
+            return Err(format!("`{}` is not a SHA-256 in lower-case hexadecimal", self.sha256));
+        }
+        let bad_part = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+        if self.path.split('/').any(bad_part) {
+            return Err(format!("`{}` is not a path below a mirror", self.path));
+        }
+        if self.size > MAX_DEB {
+            return Err(format!("its size is above {MAX_DEB} bytes"));
+        }
+        Ok(())
+    }
+
+    /// Name and version, for messages.
+    pub(crate) fn label(&self) -> String {
+        format!("{} {}", self.name, self.version)
+    }
+}
+
+/// A package that was verified and unpacked in the cache.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// What the lock file says.
+    pub locked: Locked,
+    pub(crate) unpacked: Unpacked,
+}
+
+impl Package {
+    /// Adds the files of this package alone; for several use [`compose`], which watches that they do
+    /// not overwrite each other's files.
+    pub fn add_to(&self, tree: &mut Tree) -> Result<(), Error> {
+        compose(std::slice::from_ref(self), tree)
+    }
+
+    /// The package's control file (deb-control(5)).
+    pub fn control(&self) -> &str {
+        &self.unpacked.control
+    }
+}
+
+/// Brings packages into the cache, verified and unpacked, and returns them in the order of `packages`.
+///
+/// What the cache has is verified again. A damaged file in it is named ([`Progress::note`]) and repaired from the
+/// package file, or fetched again if that is damaged too. `mirror` may be none when everything is in the cache.
+///
+/// # Errors
+/// The first error stops the others. Nothing that was not verified stays in the cache.
+pub fn fetch(
+    packages: &[Locked],
+    mirror: Option<&str>,
+    cache: &Cache,
+    network: Network,
+    progress: &dyn Progress,
+) -> Result<Vec<Package>, Error> {
+    for package in packages {
+        package.check().map_err(|why| Error::BadEntry { package: package.name.clone(), why })?;
+    }
+    let fetcher = Fetcher {
+        mirror: mirror.map(check_mirror).transpose()?,
+        cache,
+        network,
+        progress,
+        client: Client::new(),
+        stop: AtomicBool::new(false),
+    };
+    // The largest first: a kernel that comes last would keep one worker busy while the others have nothing to do.
+    let mut order: Vec<usize> = (0..packages.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(packages[at].size));
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Unpacked>>> = packages.iter().map(|_| Mutex::new(None)).collect();
+    let failure = Mutex::new(None);
+
+    progress.begin("packages", packages.iter().map(|package| package.size).sum());
+    let work = || {
+        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if fetcher.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            match fetcher.obtain(&packages[at]) {
+                Ok(unpacked) => *results[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(unpacked),
+                Err(error) => {
+                    fetcher.stop.store(true, Ordering::Relaxed);
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS.min(packages.len()) {
+            scope.spawn(work);
+        }
+    });
+    progress.end();
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let finished = packages.iter().zip(results).filter_map(|(locked, result)| {
+        let unpacked = result.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+        Some(Package { locked: locked.clone(), unpacked })
+    });
+    Ok(finished.collect())
+}
+
+struct Fetcher<'a> {
+    mirror: Option<&'a str>,
+    cache: &'a Cache,
+    network: Network,
+    progress: &'a dyn Progress,
+    client: Client,
+    /// Another worker has failed.
+    stop: AtomicBool,
+}
+
+impl Fetcher<'_> {
+    fn obtain(&self, package: &Locked) -> Result<Unpacked, Error> {
+        let mut damaged = match store::load(self.cache, &package.sha256)? {
+            Loaded::Good(unpacked) => {
+                self.progress.advance(package.size);
+                return Ok(unpacked);
+            }
+            Loaded::Missing => Vec::new(),
+            Loaded::Damaged(path) => vec![path],
+        };
+        let deb = self.cached_deb(package, &mut damaged)?;
+        let (file, from) = match deb {
+            Some(file) => {
+                self.progress.advance(package.size);
+                (file, "the package file in the cache")
+            }
+            None => (self.download(package, &damaged)?, "the mirror"),
+        };
+        let unpacked = store::unpack(self.cache, &package.sha256, file, &package.label())?;
+        for path in &damaged {
+            self.progress.note(&format!(
+                "`{}` in the cache was damaged ({}) and was repaired from {from}",
+                path.display(),
+                package.label()
+            ));
+        }
+        Ok(unpacked)
+    }
+
+    /// The package file in the cache, if it is there and what it should be.
+    fn cached_deb(&self, package: &Locked, damaged: &mut Vec<PathBuf>) -> Result<Option<File>, Error> {
+        let path = self.cache.deb(&package.sha256);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("read", &path)(error)),
+        };
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            match file.read(&mut buffer).map_err(Error::io("read", &path))? {
+                0 => break,
+                length => context.update(&buffer[..length]),
+            }
+        }
+        if hex::encode(context.finish()) != package.sha256 {
+            damaged.push(path);
+            return Ok(None);
+        }
+        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
+        Ok(Some(file))
+    }
+
+    fn download(&self, package: &Locked, damaged: &[PathBuf]) -> Result<File, Error> {
+        let why = match (self.network, self.mirror) {
+            (Network::Online, Some(mirror)) => return self.download_from(mirror, package),
+            (Network::Offline, _) => "`--offline` forbids to fetch it; build once without `--offline`",
+            (Network::Online, None) => "no mirror is known to fetch it from; name one with `--mirror URL`",
+        };
+        Err(match damaged.last() {
+            Some(path) => Error::Damaged { path: path.clone(), package: package.label(), why },
+            None => Error::NotCached { package: package.label(), why },
+        })
+    }
+
+    fn download_from(&self, mirror: &str, package: &Locked) -> Result<File, Error> {
+        let path = self.cache.deb(&package.sha256);
+        let wrong = |expected: String, got: String| {
+            Failure::Ours(Error::PackageHash {
+                package: package.label(),
+                mirror: mirror.to_owned(),
+                expected,
+                got,
+            })
+        };
+        // What a second attempt reads again does not count again.
+        let mut told = 0;
+        let file = self.client.get(mirror, &package.path, |body| {
+            let mut file = self.cache.temporary().map_err(Failure::Ours)?;
+            let mut context = Context::new(&SHA256);
+            let mut buffer = vec![0; CHUNK];
+            let mut length = 0;
+            loop {
+                if self.stop.load(Ordering::Relaxed) {
+                    return Err(Failure::Final("stopped, as another package failed".into()));
+                }
+                let step = body.read(&mut buffer)?;
+                if step == 0 {
+                    break;
+                }
+                length += step as u64;
+                if length > package.size {
+                    return Err(wrong(format!("{} bytes", package.size), "more".into()));
+                }
+                context.update(&buffer[..step]);
+                file.write_all(&buffer[..step]).map_err(|e| Failure::Ours(Error::io("write", &path)(e)))?;
+                if length > told {
+                    self.progress.advance(length - told);
+                    told = length;
+                }
+            }
+            if length != package.size {
+                return Err(wrong(format!("{} bytes", package.size), format!("{length} bytes")));
+            }
+            let got = hex::encode(context.finish());
+            if got == package.sha256 {
+                Ok(file)
+            } else {
+                Err(wrong(format!("SHA-256 {}", package.sha256), got))
+            }
+        })?;
+        let mut file = Cache::keep(file, &path)?;
+        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
+        Ok(file)
+    }
+}

@@ -1,0 +1,461 @@
+//! From names to a closed set of packages.
+//!
+//! Every dependency of a chosen package is fulfilled by a chosen one, and no two chosen packages exclude each
+//! other. Dependencies that leave no choice are followed first, so that a choice falls on what is needed anyway.
+//! Then the alternatives are tried in the order in which the maintainer wrote them, real packages before those that
+//! provide the name, higher versions before lower ones, and taken back when they lead nowhere. The result
+//! depends on the index and the question only.
+
+use crate::fetch::Locked;
+use crate::index::{Candidate, Index, Record};
+use crate::relation::{Alternative, Clause};
+use crate::{Error, compare_versions};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// How many packages may be tried before it is given up: a hundred times what a large image takes.
+const MAX_STEPS: usize = 200_000;
+/// How many near names an error lists.
+const NEAREST: usize = 5;
+
+/// A chosen package and why it was chosen: by whom, none when it was asked for.
+#[derive(Clone)]
+struct Chosen {
+    candidate: Rc<Candidate>,
+    by: Option<String>,
+}
+
+/// A dependency to be fulfilled, and who has it (none for what was asked for).
+#[derive(Clone)]
+struct Demand {
+    clause: Rc<Clause>,
+    by: Option<String>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    /// By name: an image has one version of a package.
+    chosen: BTreeMap<String, Chosen>,
+    /// Not looked at yet.
+    fresh: VecDeque<Demand>,
+    /// Put off, because there is a choice.
+    open: VecDeque<Demand>,
+}
+
+impl State {
+    /// `a -> b -> c`: who led to the package with this name.
+    fn chain(&self, name: &str) -> String {
+        let mut names = vec![name];
+        let mut at = name;
+        while let Some(Chosen { by: Some(by), .. }) = self.chosen.get(at) {
+            names.push(by);
+            at = by;
+        }
+        names.reverse();
+        names.join(" -> ")
+    }
+
+    /// A chosen package with its version and what led to it.
+    fn describe(&self, candidate: &Candidate, by: Option<&str>) -> String {
+        let name = format!("{} {}", candidate.name, candidate.version);
+        match by {
+            Some(by) => format!("{name} (needed by {})", self.chain(by)),
+            None => format!("{name} (asked for)"),
+        }
+    }
+}
+
+struct Resolver<'a> {
+    index: &'a Index,
+    excluded: BTreeSet<&'a str>,
+    read: BTreeMap<(String, String), Rc<Candidate>>,
+    steps: usize,
+}
+
+impl Index {
+    /// The packages that `wanted` needs: themselves and whatever `Pre-Depends` and `Depends` name, sorted by
+    /// name. `Recommends` are not followed and essential packages are not added: an image has no package manager.
+    /// A name in `excluded` counts as there and is never chosen.
+    ///
+    /// # Errors
+    /// Names the package that is not there, the dependency that cannot be fulfilled with the chain that led to it,
+    /// or the two packages that exclude each other.
+    pub fn resolve(&self, wanted: &[String], excluded: &[String]) -> Result<Vec<Locked>, Error> {
+        let excluded: BTreeSet<&str> = excluded.iter().map(String::as_str).collect();
+        let mut resolver = Resolver { index: self, excluded, read: BTreeMap::new(), steps: 0 };
+        let mut state = State::default();
+        for name in wanted {
+            let demand = resolver.wanted(name)?;
+            state.fresh.push_back(demand);
+        }
+        let state = resolver.solve(state)?;
+        state.chosen.values().map(|chosen| self.locked(&chosen.candidate)).collect()
+    }
+}
+
+impl Resolver<'_> {
+    fn wanted(&self, name: &str) -> Result<Demand, Error> {
+        if self.excluded.contains(name) {
+            return Err(Error::WantedAndExcluded(name.to_owned()));
+        }
+        if self.index.records(name).is_empty() {
+            let provider = |record: &Record| self.index.stanza(*record).field("Package").map(str::to_owned);
+            let providers: BTreeSet<String> =
+                self.index.providers(name).iter().filter_map(provider).collect();
+            match providers.len() {
+                0 => return Err(self.unknown(name)),
+                1 => {}
+                _ => {
+                    return Err(Error::Virtual {
+                        name: name.to_owned(),
+                        providers: providers.into_iter().collect(),
+                    });
+                }
+            }
+        }
+        let alternative = Alternative { name: name.to_owned(), qualifier: None, constraint: None };
+        Ok(Demand { clause: Rc::new(vec![alternative]), by: None })
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        let mut near: Vec<(f64, &str)> = self
+            .index
+            .names()
+            .map(|other| (strsim::jaro_winkler(name, other), other))
+            .filter(|(likeness, _)| *likeness > 0.8)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+        let nearest = near.into_iter().take(NEAREST).map(|(_, name)| name.to_owned()).collect();
+        Error::Unknown { name: name.to_owned(), nearest }
+    }
+
+    /// Fulfils all demands of `state`. The first failure on the way is the one that is told: later ones come
+    /// of second choices.
+    fn solve(&mut self, mut state: State) -> Result<State, Error> {
+        loop {
+            while let Some(demand) = state.fresh.pop_front() {
+                if self.is_fulfilled(&state, &demand.clause) {
+                    continue;
+                }
+                let candidates = self.candidates(&demand.clause)?;
+                match &candidates[..] {
+                    [] => return Err(self.unsatisfiable(&state, &demand)),
+                    [only] => {
+                        let only = Rc::clone(only);
+                        self.choose(&mut state, only, demand.by)?;
+                    }
+                    _ => state.open.push_back(demand),
+                }
+            }
+            let Some(demand) = state.open.pop_front() else { return Ok(state) };
+            if self.is_fulfilled(&state, &demand.clause) {
+                continue;
+            }
+            let mut first_failure = None;
+            let mut solved = None;
+            for candidate in self.candidates(&demand.clause)? {
+                let mut attempt = state.clone();
+                let result = self
+                    .choose(&mut attempt, candidate, demand.by.clone())
+                    .and_then(|()| self.solve(attempt));
+                match result {
+                    Ok(state) => {
+                        solved = Some(state);
+                        break;
+                    }
+                    Err(error) => {
+                        first_failure.get_or_insert(error);
+                        if self.steps > MAX_STEPS {
+                            break;
+                        }
+                    }
+                }
+            }
+            return match (solved, first_failure) {
+                (Some(state), _) => Ok(state),
+                (None, Some(error)) => Err(error),
+                (None, None) => Err(self.unsatisfiable(&state, &demand)),
+            };
+        }
+    }
+
+    fn is_fulfilled(&self, state: &State, clause: &Clause) -> bool {
+        clause.iter().any(|alternative| {
+            self.excluded.contains(alternative.name.as_str())
+                || state.chosen.values().any(|chosen| matches(&chosen.candidate, alternative))
+        })
+    }
+
+    /// Packages that fulfil a clause, best first, none twice, none excluded.
+    fn candidates(&mut self, clause: &Clause) -> Result<Vec<Rc<Candidate>>, Error> {
+        let mut found: Vec<Rc<Candidate>> = Vec::new();
+        for alternative in clause {
+            if !self.fits_architecture(alternative) {
+                continue;
+            }
+            let mut candidates = Vec::new();
+            for record in self.index.records(&alternative.name) {
+                candidates.push(self.candidate(*record)?);
+            }
+            let mut providers = Vec::new();
+            for record in self.index.providers(&alternative.name) {
+                providers.push(self.candidate(*record)?);
+            }
+            providers
+                .sort_by(|a, b| a.name.cmp(&b.name).then_with(|| compare_versions(&b.version, &a.version)));
+            candidates.extend(providers);
+            for candidate in candidates {
+                let known = |other: &Rc<Candidate>| {
+                    other.name == candidate.name && other.version == candidate.version
+                };
+                if matches(&candidate, alternative)
+                    && !self.excluded.contains(candidate.name.as_str())
+                    && !found.iter().any(known)
+                {
+                    found.push(candidate);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Images have one architecture: `:any`, `:native` and its own name all mean it.
+    fn fits_architecture(&self, alternative: &Alternative) -> bool {
+        match alternative.qualifier.as_deref() {
+            None | Some("any" | "native" | "all") => true,
+            Some(other) => other == self.index.architecture,
+        }
+    }
+
+    /// Each package is parsed once, however often it is met.
+    fn candidate(&mut self, record: Record) -> Result<Rc<Candidate>, Error> {
+        let stanza = self.index.stanza(record);
+        let key = |name| stanza.field(name).unwrap_or("").to_owned();
+        let key = (key("Package"), key("Version"));
+        if let Some(candidate) = self.read.get(&key) {
+            return Ok(Rc::clone(candidate));
+        }
+        let candidate = Rc::new(self.index.candidate(record)?);
+        self.read.insert(key, Rc::clone(&candidate));
+        Ok(candidate)
+    }
+
+    /// Adds a package and its dependencies, unless another chosen package excludes it.
+    fn choose(
+        &mut self,
+        state: &mut State,
+        candidate: Rc<Candidate>,
+        by: Option<String>,
+    ) -> Result<(), Error> {
+        self.steps += 1;
+        for other in state.chosen.values() {
+            if let Some(relation) = exclusion(&candidate, &other.candidate) {
+                return Err(Error::Conflict {
+                    first: state.describe(&candidate, by.as_deref()),
+                    second: state.describe(&other.candidate, other.by.as_deref()),
+                    relation,
+                });
+            }
+        }
+        for clause in &candidate.depends {
+            state
+                .fresh
+                .push_back(Demand { clause: Rc::new(clause.clone()), by: Some(candidate.name.clone()) });
+        }
+        state.chosen.insert(candidate.name.clone(), Chosen { candidate, by });
+        Ok(())
+    }
+
+    fn unsatisfiable(&self, state: &State, demand: &Demand) -> Error {
+        let has = |alternative: &Alternative| {
+            let name = &alternative.name;
+            let version = |record: &Record| self.index.stanza(*record).field("Version").unwrap_or("");
+            match self.index.records(name).first() {
+                Some(record) => format!("the suite has {name} {}", version(record)),
+                None if self.index.providers(name).is_empty() => format!("the suite has no {name}"),
+                None => format!("nothing that provides {name} fits or all of it is excluded"),
+            }
+        };
+        let clause: Vec<String> = demand.clause.iter().map(ToString::to_string).collect();
+        let why: Vec<String> = demand.clause.iter().map(has).collect();
+        Error::Unsatisfiable {
+            chain: demand.by.as_deref().map_or_else(|| "the recipe".into(), |by| state.chain(by)),
+            clause: clause.join(" | "),
+            why: why.join(", "),
+        }
+    }
+}
+
+/// Whether a package fulfils a relation, by its own name or by one that it provides. A provided name without a
+/// version fulfils no condition on the version (policy 7.5).
+fn matches(candidate: &Candidate, alternative: &Alternative) -> bool {
+    let accepts = |version: Option<&str>| match (&alternative.constraint, version) {
+        (None, _) => true,
+        (Some(constraint), Some(version)) => constraint.accepts(version),
+        (Some(_), None) => false,
+    };
+    candidate.name == alternative.name && accepts(Some(&candidate.version))
+        || candidate
+            .provides
+            .iter()
+            .any(|(name, version)| *name == alternative.name && accepts(version.as_deref()))
+}
+
+/// Why two packages exclude each other, if they do.
+fn exclusion(a: &Candidate, b: &Candidate) -> Option<String> {
+    if a.name == b.name {
+        return Some("only one version of a package can be in an image".into());
+    }
+    let one = |a: &Candidate, b: &Candidate| {
+        let relation = a.conflicts.iter().find(|relation| matches(b, relation))?;
+        Some(format!("{} conflicts with or breaks {relation}", a.name))
+    };
+    one(a, b).or_else(|| one(b, a))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `name version; field: value; …`, one package a line.
+    fn index(packages: &str) -> Index {
+        let mut list = String::new();
+        for line in packages.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let mut parts = line.split(';').map(str::trim);
+            let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
+            list.push_str(&format!(
+                "Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {}\nSize: 1\n\
+                 Filename: pool/{name}.deb\n",
+                "0".repeat(64)
+            ));
+            for field in parts {
+                list += field;
+                list.push('\n');
+            }
+            list.push('\n');
+        }
+        Index::from_lists(vec![list], "amd64")
+    }
+
+    fn resolve(packages: &str, wanted: &str, excluded: &str) -> Result<String, String> {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let locked =
+            index(packages).resolve(&words(wanted), &words(excluded)).map_err(|error| error.to_string())?;
+        let names: Vec<_> = locked.iter().map(|l| format!("{}={}", l.name, l.version)).collect();
+        Ok(names.join(" "))
+    }
+
+    #[track_caller]
+    fn good(packages: &str, wanted: &str, excluded: &str, expected: &str) {
+        assert_eq!(resolve(packages, wanted, excluded).unwrap(), expected);
+    }
+
+    #[track_caller]
+    fn bad(packages: &str, wanted: &str, excluded: &str, expected: &str) {
+        assert_eq!(resolve(packages, wanted, excluded).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn dependencies_and_versions() {
+        good(
+            "a 1; Depends: b (>= 2), c\nb 1\nb 3\nb 2\nc 1; Pre-Depends: d\nd 1",
+            "a",
+            "",
+            "a=1 b=3 c=1 d=1",
+        );
+        good("a 1; Depends: b (<< 3)\nb 3\nb 2", "a", "", "a=1 b=2");
+        good("a 1; Depends: b\nb 1; Depends: a", "b", "", "a=1 b=1");
+        good("a 1; Recommends: b\nb 1", "a", "", "a=1");
+    }
+
+    #[test]
+    fn alternatives() {
+        let packages = "a 1; Depends: b | c\nb 1\nc 1\nd 1; Depends: a, c\ne 1; Conflicts: b";
+        good(packages, "a", "", "a=1 b=1");
+        good(packages, "d", "", "a=1 c=1 d=1");
+        good(packages, "a e", "", "a=1 c=1 e=1");
+        good(packages, "a", "b", "a=1");
+        good("a 1; Depends: gone | b\nb 1", "a", "", "a=1 b=1");
+        // The first alternative leads nowhere two steps later and is taken back.
+        good("a 1; Depends: b | c\nb 1; Depends: d\nd 1; Depends: gone\nc 1", "a", "", "a=1 c=1");
+    }
+
+    #[test]
+    fn virtual_packages() {
+        let packages =
+            "a 1; Depends: mta\nx 1; Provides: mta\nb 1; Depends: mta (>= 2)\ny 1; Provides: mta (= 3)";
+        good(packages, "a", "", "a=1 x=1");
+        good(packages, "b", "", "b=1 y=1");
+        good(packages, "b a", "", "a=1 b=1 y=1");
+        bad(packages, "mta", "", "`mta` is no package but provided by several; name one of them: x, y");
+        good("x 1; Provides: only", "only", "", "x=1");
+        bad(
+            "b 1; Depends: mta (>= 4)\ny 1; Provides: mta (= 3)",
+            "b",
+            "",
+            "b needs mta (>= 4), but nothing that provides mta fits or all of it is excluded",
+        );
+    }
+
+    #[test]
+    fn architectures() {
+        good("a 1; Depends: b:any, c:amd64, d [arm64]\nb 1\nc 1", "a", "", "a=1 b=1 c=1");
+        bad("a 1; Depends: b:arm64\nb 1", "a", "", "a needs b:arm64, but the suite has b 1");
+    }
+
+    #[test]
+    fn exclusions_are_satisfied_and_never_chosen() {
+        good("a 1; Depends: b (>= 9), v\nb 1\nc 1; Provides: v", "a", "b v", "a=1");
+        bad("a 1; Depends: b", "a", "a", "package `a` is asked for and excluded at the same time");
+    }
+
+    #[test]
+    fn conflicts_name_both_and_who_wanted_them() {
+        bad(
+            "a 1; Depends: b\nb 1; Breaks: c (<< 2)\nc 1\nd 1; Depends: c",
+            "a d",
+            "",
+            "c 1 (needed by d) and b 1 (needed by a) cannot be together in an image: b conflicts with or breaks c (<< 2)",
+        );
+        good("a 1; Breaks: c (<< 2)\nc 2", "a c", "", "a=1 c=2");
+        // A package may conflict with a name that it provides itself.
+        good("a 1; Provides: mta; Conflicts: mta", "a", "", "a=1");
+        assert!(
+            resolve("a 1; Provides: mta; Conflicts: mta\nb 1; Provides: mta; Conflicts: mta", "a b", "")
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn errors_say_what_led_there() {
+        bad(
+            "a 1; Depends: b\nb 1; Depends: c (>= 2)\nc 1",
+            "a",
+            "",
+            "a -> b needs c (>= 2), but the suite has c 1",
+        );
+        bad("a 1; Depends: x | y", "a", "", "a needs x | y, but the suite has no x, the suite has no y");
+        bad(
+            "containerd 1\ncontainers-common 1\nzsh 1",
+            "contanerd",
+            "",
+            "there is no package `contanerd` in the suite; near to it: containerd, containers-common",
+        );
+        bad("a 1; Depends: b ((", "a", "", {
+            "the entry of package a in the package list cannot be used: `b ((` is not a relation to a package (in \
+             `Depends`)"
+        });
+    }
+
+    #[test]
+    fn entries_that_cannot_be_locked_are_refused() {
+        for (field, value) in [("SHA256", "1"), ("Size", "-1"), ("Filename", "../x"), ("Filename", "/x")] {
+            let list = format!(
+                "Package: a\nVersion: 1\nArchitecture: all\n{field}: {value}\nSHA256: {}\nSize: 1\nFilename: p/a.deb\n",
+                "0".repeat(64)
+            );
+            let error = Index::from_lists(vec![list], "amd64").resolve(&["a".into()], &[]).unwrap_err();
+            assert!(matches!(error, Error::BadEntry { .. }), "{error}");
+        }
+    }
+}
