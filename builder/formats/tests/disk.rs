@@ -85,3 +85,43 @@ fn too_much_is_refused_and_damaged_tables_are_survived() {
         let _ = disk::read(&mut std::io::Cursor::new(bad));
     }
 }
+
+fn crc32(bytes: &[u8]) -> [u8; 4] {
+    let crc = bytes.iter().fold(u32::MAX, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    });
+    (!crc).to_le_bytes()
+}
+
+/// Makes the checksums of the first header and its table right again, as an attacker would.
+fn mend(disk: &mut [u8]) {
+    let table = crc32(&disk[1024..1024 + 128 * 128]);
+    disk[512 + 88..512 + 92].copy_from_slice(&table);
+    disk[512 + 16..512 + 20].fill(0);
+    let header = crc32(&disk[512..512 + 92]);
+    disk[512 + 16..512 + 20].copy_from_slice(&header);
+}
+
+#[test]
+fn hostile_tables_with_right_checksums_are_survived() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "disk");
+    let whole = std::fs::read(dir.path().join("disk")).unwrap();
+    // The tables alone: the reader looks for the second one at the end.
+    let mut good = whole[..1024 + 128 * 128].to_vec();
+    good.extend_from_slice(&whole[whole.len() - 512..]);
+    mend(&mut good);
+    assert_eq!(disk::read(&mut std::io::Cursor::new(good.clone())).unwrap().len(), 7);
+    let mut accepted = 0;
+    for at in (512..512 + 88).chain(1024..1024 + 8 * 128) {
+        for value in [0, 1, 0x7f, 0x80, 0xff] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            mend(&mut bad);
+            if let Ok(partitions) = disk::read(&mut std::io::Cursor::new(bad)) {
+                accepted += usize::from(!partitions.is_empty());
+            }
+        }
+    }
+    assert!(accepted > 0, "no changed table came as far as its entries");
+}
