@@ -66,7 +66,7 @@ pub enum KeyError {
     /// No RSA key came of it.
     #[error("no RSA key could be made: {0}")]
     Generate(rsa::Error),
-    /// The bytes are not an RSA key of 2048 to 8192 bits, or no Ed25519 key.
+    /// The bytes are not the key or certificate that the text names.
     #[error("not {0}")]
     NotAKey(&'static str),
     /// The signer did not sign.
@@ -93,7 +93,10 @@ pub enum KeyError {
     /// The signature is over other content.
     #[error("the EFI program was changed after it was signed: its hash is not the signed one")]
     Changed,
-    /// The signature was not made with the given certificate's key.
+    /// A signature was made with another key or over other bytes.
+    #[error("the signature does not fit this key and content")]
+    BadSignature,
+    /// The signature names another signer than the given certificate's owner.
     #[error("the EFI program is not signed with the given certificate")]
     OtherSigner,
     /// The variable store cannot be read or holds no more.
@@ -107,10 +110,10 @@ pub enum KeyError {
         /// Bytes that there are.
         available: usize,
     },
-    /// The name of a variable.
+    /// The name is empty, too long, has a NUL in it, or is not one of those that can be signed.
     #[error("`{0}` cannot be the name of an EFI variable")]
     VariableName(String),
-    /// A PCR that cannot be in a policy.
-    #[error("a PCR policy needs one or more PCRs of 0 to 23, at least one set of values")]
+    /// No PCR, or one that cannot be in a policy.
+    #[error("a PCR policy needs at least one set of values, each of one or more PCRs from 0 to 23")]
     Pcrs,
 }

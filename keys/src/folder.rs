@@ -53,7 +53,8 @@ pub struct KeyFolder {
 
 impl KeyFolder {
     /// Makes a set of new keys in a folder that does not exist yet or is empty. The folder appears whole or
-    /// not at all: it is written beside its place and renamed.
+    /// not at all: it is written beside its place and renamed. A process that is killed leaves at most a
+    /// folder `.new-keys-*` there, which nobody else can read and which may be removed.
     pub fn create(dir: &Path, new: &NewKeys) -> Result<Self, KeyError> {
         refuse_content(dir)?;
         let parent = match dir.parent() {

@@ -114,7 +114,7 @@ impl RsaPublicKey {
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         RsaPublicKeyComponents { n: &self.n, e: &self.e }
             .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
-            .map_err(|_| KeyError::OtherSigner)
+            .map_err(|_| KeyError::BadSignature)
     }
 }
 
@@ -242,7 +242,7 @@ impl Ed25519PublicKey {
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
         UnparsedPublicKey::new(&ring::signature::ED25519, &self.0)
             .verify(message, signature)
-            .map_err(|_| KeyError::OtherSigner)
+            .map_err(|_| KeyError::BadSignature)
     }
 }
 

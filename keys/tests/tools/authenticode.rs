@@ -154,6 +154,12 @@ fn what_is_not_signed_by_this_key_is_refused() {
     assert!(matches!(verify(&hello()), Err(KeyError::Unsigned)));
     let foreign = authenticode::sign(&hello(), keys().kek(), None).unwrap();
     assert!(matches!(verify(&foreign), Err(KeyError::OtherSigner)));
+    // The signature is the last field: its last byte is the last of the PKCS#7.
+    let mut forged = sign(&hello());
+    let start = Pe::parse(&forged).unwrap().certificates.start;
+    let length = u32::from_le_bytes(forged[start..start + 4].try_into().unwrap()) as usize;
+    forged[start + length - 1] ^= 1;
+    assert!(matches!(verify(&forged), Err(KeyError::BadSignature)));
     assert!(matches!(verify(b"MZ"), Err(KeyError::Pe(_))));
     assert!(authenticode::verify(&sign(&hello()), b"no certificate").is_err());
 }

@@ -35,7 +35,7 @@ impl Program {
     }
 
     /// lea REGISTER, [rip + address]
-    fn lea(&mut self, register: &[u8; 3], address: u32) {
+    fn lea(&mut self, register: &[u8], address: u32) {
         self.code.extend(register);
         let next = CODE + self.code.len() as u32 + 4;
         self.code.extend(address.wrapping_sub(next).to_le_bytes());
