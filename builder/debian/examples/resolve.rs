@@ -51,6 +51,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     took("load");
     let locked = index.resolve(wanted, excluded)?;
     took("resolve");
+    for package in &locked {
+        println!("{:10} {} {}", package.size, package.name, package.version);
+    }
     let packages = fetch(&locked, Some(&mirror), &cache, network, &Notes)?;
     took("fetch");
     let mut tree = Tree::new(Metadata::root(0o755, index.date));
@@ -64,9 +67,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             bytes += content.len();
         }
     });
-    for package in &locked {
-        println!("{:10} {} {}", package.size, package.name, package.version);
-    }
     let fetched: u64 = locked.iter().map(|package| package.size).sum();
     println!("{} packages, {fetched} bytes packed, {nodes} nodes, {bytes} bytes of files", locked.len());
     Ok(())

@@ -78,6 +78,9 @@ impl Composer<'_> {
         let fail = |source: TreeError| Error::Tree { package: label(), source };
         let path = self.tree.resolve(&entry.path).map_err(fail)?;
         if entry.kind == EntryKind::Directory {
+            if matches!(self.tree.get(&path), Some(Node { kind: Kind::Symlink(_), .. })) {
+                return self.place_behind_link(&path, entry).map_err(fail);
+            }
             if self.directories.insert(path.clone()) {
                 let node = Node { metadata: entry.metadata.clone(), kind: Kind::Directory(BTreeMap::new()) };
                 self.tree.insert(&path, node).map_err(fail)?;
@@ -111,6 +114,18 @@ impl Composer<'_> {
         }
         self.tree.insert(&path, node).map_err(fail)?;
         self.owners.insert(path, at);
+        Ok(())
+    }
+
+    /// A directory where a link lies (merged `/usr`): what the link leads to is made, in case no package has brought it
+    /// yet. The one that does decides on owner and mode.
+    fn place_behind_link(&mut self, path: &[u8], entry: &Entry) -> Result<(), TreeError> {
+        let below = self.tree.resolve(&[path, b"/x"].concat())?;
+        let target = below.strip_suffix(b"/x").unwrap_or(&below);
+        if !target.is_empty() && self.tree.get(target).is_none() {
+            let node = Node { metadata: entry.metadata.clone(), kind: Kind::Directory(BTreeMap::new()) };
+            self.tree.insert(target, node)?;
+        }
         Ok(())
     }
 

@@ -283,7 +283,7 @@ impl<'a> Loader<'a> {
             Ok(bytes) => {
                 let release = verify(&bytes)?;
                 match cached {
-                    Some(cached) if cached.1.date >= release.date => Ok(cached),
+                    Some(cached) if cached.1.date > release.date => Ok(cached),
                     _ => {
                         self.cache.write(&path, &bytes)?;
                         Ok((bytes, release))

@@ -2,12 +2,15 @@
 
 use sequoia_openpgp as openpgp;
 
-use openpgp::cert::prelude::{Cert, CertParser};
+use openpgp::cert::amalgamation::ValidAmalgamation;
+use openpgp::cert::prelude::{Cert, CertParser, ValidErasedKeyAmalgamation};
+use openpgp::packet::key::PublicParts;
 use openpgp::parse::Parse;
 use openpgp::parse::stream::{
-    MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
+    GoodChecksum, MessageLayer, MessageStructure, VerificationError, VerificationHelper, VerifierBuilder,
 };
 use openpgp::policy::StandardPolicy;
+use openpgp::types::RevocationStatus;
 use std::io::Read;
 use std::time::SystemTime;
 
@@ -23,7 +26,26 @@ pub(crate) fn certificates(keyring: &[u8]) -> Vec<Cert> {
 /// Decides which signature is enough: one good one of a certificate in the keyring.
 struct Judge<'a> {
     certificates: &'a [Cert],
-    reasons: Vec<String>,
+    policy: &'a StandardPolicy<'a>,
+    now: SystemTime,
+}
+
+impl Judge<'_> {
+    /// Whether the key of a good signature can still be trusted now. Sequoia asks whether it was valid when the signature
+    /// was made; but that time is the signer's word, and whoever has got hold of an expired key can put any time there.
+    fn is_current(&self, ka: &ValidErasedKeyAmalgamation<PublicParts>) -> Result<(), String> {
+        let why =
+            |error: openpgp::anyhow::Error| format!("key {}: {}", ka.key().fingerprint(), whole(&error));
+        let certificate = ka.cert().with_policy(self.policy, self.now).map_err(why)?;
+        certificate.alive().map_err(why)?;
+        let key = certificate.keys().for_signing().key_handle(ka.key().fingerprint()).next();
+        let key = key.ok_or_else(|| format!("key {} is not for signing any more", ka.key().fingerprint()))?;
+        key.alive().map_err(why)?;
+        let revoked = [certificate.revocation_status(), key.revocation_status()]
+            .iter()
+            .any(|status| matches!(status, RevocationStatus::Revoked(_)));
+        if revoked { Err(format!("key {} is revoked", ka.key().fingerprint())) } else { Ok(()) }
+    }
 }
 
 impl VerificationHelper for Judge<'_> {
@@ -32,24 +54,27 @@ impl VerificationHelper for Judge<'_> {
     }
 
     fn check(&mut self, structure: MessageStructure) -> openpgp::Result<()> {
-        let mut good = false;
+        let mut reasons = Vec::new();
         for layer in structure {
-            match layer {
-                MessageLayer::SignatureGroup { results } => {
-                    for result in results {
-                        match result {
-                            Ok(_) => good = true,
-                            Err(error) => self.reasons.push(reason(&error)),
-                        }
-                    }
-                }
-                // The cleartext framework has neither.
-                MessageLayer::Compression { .. } | MessageLayer::Encryption { .. } => {
-                    return Err(openpgp::Error::MalformedMessage("not a signed text".into()).into());
+            // The cleartext framework has neither compression nor encryption.
+            let MessageLayer::SignatureGroup { results } = layer else {
+                return Err(openpgp::anyhow::Error::msg("it is not a signed text"));
+            };
+            for result in results {
+                let verdict = match &result {
+                    Ok(GoodChecksum { ka, .. }) => self.is_current(ka),
+                    Err(error) => Err(reason(error)),
+                };
+                match verdict {
+                    Ok(()) => return Ok(()),
+                    Err(why) => reasons.push(why),
                 }
             }
         }
-        if good { Ok(()) } else { Err(openpgp::Error::BadSignature("no good signature".into()).into()) }
+        if reasons.is_empty() {
+            reasons.push("it has no signature".to_owned());
+        }
+        Err(openpgp::anyhow::Error::msg(reasons.join("; ")))
     }
 }
 
@@ -84,9 +109,9 @@ fn whole(error: &impl std::fmt::Display) -> String {
 /// The signed text of an `InRelease` file, if at `now` a certificate in `keyrings` (the bytes of keyring files)
 /// has made a good signature on it.
 ///
-/// What counts as good is Sequoia's standard policy: the signing key or sub-key is bound to its
-/// certificate and meant for signing, neither expired nor revoked, and the algorithms are not broken. What
-/// stands outside of the signed part is never returned.
+/// What counts as good is Sequoia's standard policy: the signing key or sub-key is bound to its certificate and meant for
+/// signing, and the algorithms are not broken. Beyond that, key and certificate must neither have expired nor have been
+/// revoked, both when the signature was made and now. What stands outside of the signed part is never returned.
 ///
 /// # Errors
 /// Says for each signature why it does not count.
@@ -104,17 +129,14 @@ pub(crate) fn verify(message: &[u8], certificates: &[Cert], now: SystemTime) -> 
         return Err("it is not a signed text".into());
     }
     let policy = StandardPolicy::at(now);
-    let judge = Judge { certificates, reasons: Vec::new() };
+    let judge = Judge { certificates, policy: &policy, now };
     // All of the text lies in the verifier's buffer, so that nothing is given out before it was verified.
     let mut verifier = VerifierBuilder::from_bytes(message)
         .map(|builder| builder.buffer_size(message.len().max(1)))
         .and_then(|builder| builder.with_policy(&policy, now, judge))
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| whole(&error))?;
     let mut text = Vec::new();
-    if let Err(error) = verifier.read_to_end(&mut text) {
-        let reasons = verifier.into_helper().reasons;
-        return Err(if reasons.is_empty() { error.to_string() } else { reasons.join("; ") });
-    }
+    verifier.read_to_end(&mut text).map_err(|error| error.to_string())?;
     if !verifier.message_processed() {
         return Err("the signature was not reached".into());
     }

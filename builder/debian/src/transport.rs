@@ -12,6 +12,10 @@ use std::path::Path;
 use std::time::Duration;
 use ureq::http::{Uri, header};
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
 
 /// Whether a mirror may be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +114,8 @@ impl Client {
             .timeout_per_read(Some(patience))
             .timeout_per_write(Some(patience))
             .build();
-        Self { agent: config.into(), proxies }
+        let connector = DefaultConnector::default().chain(AbsoluteForm);
+        Self { agent: ureq::Agent::with_parts(config, connector, DefaultResolver::default()), proxies }
     }
 
     /// Opens `path` below `mirror` and gives it to `consume`, which reads to the end and says what became of
@@ -194,7 +199,7 @@ impl Client {
             let proxy = ureq::Proxy::new(proxy).map_err(passing)?;
             return self.agent.get(url).config().proxy(Some(proxy)).build().call().map_err(passing);
         }
-        let bad_proxy = || Failure::Final(format!("the proxy `{proxy}` of the environment cannot be used"));
+        let bad_proxy = || Failure::Final("the proxy that the environment names cannot be used".into());
         let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
         let authority = rest.trim_end_matches('/');
         let (user, address) = match authority.rsplit_once('@') {
@@ -204,12 +209,10 @@ impl Client {
         if !matches!(scheme, "http" | "https") {
             return Err(bad_proxy());
         }
-        // The request line carries the path of the URL as it is, so that a whole URL in its place gives the absolute
-        // form.
         let target = Uri::builder()
             .scheme(scheme)
             .authority(address)
-            .path_and_query(url.to_string())
+            .path_and_query(format!("/{url}"))
             .build()
             .map_err(|_| bad_proxy())?;
         let host = url.authority().map_or("", |authority| authority.as_str());
@@ -220,6 +223,54 @@ impl Client {
             request = request.header(header::PROXY_AUTHORIZATION, format!("Basic {credentials}"));
         }
         request.call().map_err(passing)
+    }
+}
+
+/// Sends requests for `/http://…` as requests for `http://…`, which a proxy takes (RFC 9112, section 3.2.2). The client
+/// itself knows tunnels only, and URLs cannot have a path that is a URL.
+#[derive(Debug)]
+struct AbsoluteForm;
+
+impl<In: Transport> Connector<In> for AbsoluteForm {
+    type Out = AbsoluteFormTransport<In>;
+
+    fn connect(
+        &self,
+        _details: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(AbsoluteFormTransport))
+    }
+}
+
+#[derive(Debug)]
+struct AbsoluteFormTransport<T>(T);
+
+impl<T: Transport> Transport for AbsoluteFormTransport<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, mut amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let output = self.0.buffers().output();
+        // A request line is always sent in one piece, at the start of the buffer.
+        if output.get(..amount).is_some_and(|output| output.starts_with(b"GET /http://")) {
+            output.copy_within(5..amount, 4);
+            amount -= 1;
+        }
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
     }
 }
 
