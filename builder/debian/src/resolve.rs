@@ -13,8 +13,8 @@ use crate::{Error, compare_versions};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// How many packages may be tried before it is given up: a hundred times what a large image takes.
-const MAX_STEPS: usize = 200_000;
+/// How many packages may be tried before it is given up: ten times what a large image takes.
+const MAX_STEPS: usize = 20_000;
 /// How many near names an error lists.
 const NEAREST: usize = 5;
 
@@ -63,6 +63,16 @@ impl State {
             None => format!("{name} (asked for)"),
         }
     }
+}
+
+/// Packages that fulfil a demand, best first.
+type Candidates = Vec<Rc<Candidate>>;
+
+/// A choice that can be taken back: how things were, and what has not been tried.
+struct Choice {
+    state: State,
+    by: Option<String>,
+    left: std::vec::IntoIter<Rc<Candidate>>,
 }
 
 struct Resolver<'a> {
@@ -129,54 +139,68 @@ impl Resolver<'_> {
         Error::Unknown { name: name.to_owned(), nearest }
     }
 
-    /// Fulfils all demands of `state`. The first failure on the way is the one that is told: later ones come
-    /// of second choices.
+    /// Fulfils all demands of `state`. The first failure on the way is the one that is told: later ones come of second
+    /// choices.
     fn solve(&mut self, mut state: State) -> Result<State, Error> {
+        let mut choices: Vec<Choice> = Vec::new();
+        let mut first_failure = None;
         loop {
-            while let Some(demand) = state.fresh.pop_front() {
-                if self.is_fulfilled(&state, &demand.clause) {
-                    continue;
+            match self.follow(&mut state) {
+                Ok(None) => return Ok(state),
+                Ok(Some((demand, candidates))) => {
+                    choices.push(Choice {
+                        state: state.clone(),
+                        by: demand.by,
+                        left: candidates.into_iter(),
+                    });
                 }
-                let candidates = self.candidates(&demand.clause)?;
-                match &candidates[..] {
-                    [] => return Err(self.unsatisfiable(&state, &demand)),
-                    [only] => {
-                        let only = Rc::clone(only);
-                        self.choose(&mut state, only, demand.by)?;
-                    }
-                    _ => state.open.push_back(demand),
+                Err(error) => {
+                    first_failure.get_or_insert(error);
                 }
             }
-            let Some(demand) = state.open.pop_front() else { return Ok(state) };
-            if self.is_fulfilled(&state, &demand.clause) {
+            // The next candidate of the latest choice that has one left.
+            loop {
+                let Some(choice) = choices.last_mut() else { return Err(gave_up(first_failure)) };
+                let Some(candidate) = choice.left.next() else {
+                    choices.pop();
+                    continue;
+                };
+                if self.steps > MAX_STEPS {
+                    return Err(gave_up(first_failure));
+                }
+                state = choice.state.clone();
+                let by = choice.by.clone();
+                match self.choose(&mut state, candidate, by) {
+                    Ok(()) => break,
+                    Err(error) => first_failure.get_or_insert(error),
+                };
+            }
+        }
+    }
+
+    /// Follows demands until one leaves a choice, which is returned with its candidates; none when all are fulfilled.
+    fn follow(&mut self, state: &mut State) -> Result<Option<(Demand, Candidates)>, Error> {
+        while let Some(demand) = state.fresh.pop_front() {
+            if self.is_fulfilled(state, &demand.clause) {
                 continue;
             }
-            let mut first_failure = None;
-            let mut solved = None;
-            for candidate in self.candidates(&demand.clause)? {
-                let mut attempt = state.clone();
-                let result = self
-                    .choose(&mut attempt, candidate, demand.by.clone())
-                    .and_then(|()| self.solve(attempt));
-                match result {
-                    Ok(state) => {
-                        solved = Some(state);
-                        break;
-                    }
-                    Err(error) => {
-                        first_failure.get_or_insert(error);
-                        if self.steps > MAX_STEPS {
-                            break;
-                        }
-                    }
+            let candidates = self.candidates(&demand.clause)?;
+            match &candidates[..] {
+                [] => return Err(self.unsatisfiable(state, &demand)),
+                [only] => {
+                    let only = Rc::clone(only);
+                    self.choose(state, only, demand.by)?;
                 }
+                _ => state.open.push_back(demand),
             }
-            return match (solved, first_failure) {
-                (Some(state), _) => Ok(state),
-                (None, Some(error)) => Err(error),
-                (None, None) => Err(self.unsatisfiable(&state, &demand)),
-            };
         }
+        while let Some(demand) = state.open.pop_front() {
+            if !self.is_fulfilled(state, &demand.clause) {
+                let candidates = self.candidates(&demand.clause)?;
+                return Ok(Some((demand, candidates)));
+            }
+        }
+        Ok(None)
     }
 
     fn is_fulfilled(&self, state: &State, clause: &Clause) -> bool {
@@ -187,8 +211,8 @@ impl Resolver<'_> {
     }
 
     /// Packages that fulfil a clause, best first, none twice, none excluded.
-    fn candidates(&mut self, clause: &Clause) -> Result<Vec<Rc<Candidate>>, Error> {
-        let mut found: Vec<Rc<Candidate>> = Vec::new();
+    fn candidates(&mut self, clause: &Clause) -> Result<Candidates, Error> {
+        let mut found = Candidates::new();
         for alternative in clause {
             if !self.fits_architecture(alternative) {
                 continue;
@@ -286,6 +310,15 @@ impl Resolver<'_> {
     }
 }
 
+/// The error when all choices have been tried. There is none without a failure.
+fn gave_up(first_failure: Option<Error>) -> Error {
+    first_failure.unwrap_or_else(|| Error::Unsatisfiable {
+        chain: "the recipe".into(),
+        clause: "all of its packages".into(),
+        why: "no set of packages fulfils this".into(),
+    })
+}
+
 /// Whether a package fulfils a relation, by its own name or by one that it provides. A provided name without a
 /// version fulfils no condition on the version (policy 7.5).
 fn matches(candidate: &Candidate, alternative: &Alternative) -> bool {
@@ -316,6 +349,7 @@ fn exclusion(a: &Candidate, b: &Candidate) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Write;
 
     /// `name version; field: value; …`, one package a line.
     fn index(packages: &str) -> Index {
@@ -323,11 +357,13 @@ mod tests {
         for line in packages.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let mut parts = line.split(';').map(str::trim);
             let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
-            list.push_str(&format!(
+            write!(
+                list,
                 "Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {}\nSize: 1\n\
                  Filename: pool/{name}.deb\n",
                 "0".repeat(64)
-            ));
+            )
+            .unwrap();
             for field in parts {
                 list += field;
                 list.push('\n');
@@ -445,6 +481,26 @@ mod tests {
             "the entry of package a in the package list cannot be used: `b ((` is not a relation to a package (in \
              `Depends`)"
         });
+    }
+
+    #[test]
+    fn many_choices_end() {
+        // Each of 300 packages has a choice, and no other choice helps the last one: 2^300 ways are not tried.
+        let mut packages = String::new();
+        for at in 0..300 {
+            writeln!(packages, "a{at} 1; Depends: x{at} | y{at}, a{}\nx{at} 1\ny{at} 1", at + 1).unwrap();
+        }
+        assert!(resolve(&format!("{packages}a300 1"), "a0", "").unwrap().starts_with("a0=1 a1=1 a10=1"));
+        let error = resolve(
+            &format!(
+                "{packages}a300 1; Depends: p | q\np 1; Depends: gone\n\
+            q 1; Breaks: a0"
+            ),
+            "a0",
+            "",
+        )
+        .unwrap_err();
+        assert!(error.ends_with("-> p needs gone, but the suite has no gone"), "{error}");
     }
 
     #[test]

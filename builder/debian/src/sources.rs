@@ -22,6 +22,9 @@ const SUITES: &[&str] = &[
     "duke",
 ];
 
+/// What may follow the dash: suites that lie in the same archive.
+const PARTS: &[&str] = &["", "updates", "proposed-updates", "backports", "backports-sloppy"];
+
 /// One archive that apt would use.
 struct Source {
     uri: String,
@@ -29,21 +32,30 @@ struct Source {
     components: Vec<String>,
 }
 
+/// How surely a source is Debian's main archive, or a mirror of it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Likeness {
+    /// Either the suite or the path has a name that Debian uses; some archives of others have that too.
+    Some,
+    /// Both have.
+    Full,
+}
+
 impl Source {
-    /// Whether this is Debian's main archive, or a mirror of it.
-    fn is_main_archive(&self) -> bool {
-        let mut words = self.suite.split(['-', '/']);
-        let debian_suite = words.next().is_some_and(|name| SUITES.contains(&name));
-        let security = self.suite.contains("security") || self.suite.ends_with("/updates");
+    fn likeness(&self) -> Option<Likeness> {
+        let (name, rest) = self.suite.split_once('-').unwrap_or((&self.suite, ""));
+        let suite = SUITES.contains(&name) && PARTS.contains(&rest);
         let path = self.uri.trim_end_matches('/');
-        let debian_path = path.ends_with("/debian");
-        let other_archive =
-            path.ends_with("-security") || path.ends_with("-debug") || path.ends_with("-ports");
-        check_mirror(&self.uri).is_ok()
-            && (debian_suite || debian_path)
-            && !security
-            && !other_archive
-            && self.components.iter().any(|component| component == "main")
+        let other = self.suite.contains("security")
+            || self.suite.ends_with("/updates")
+            || ["-security", "-debug", "-ports"].iter().any(|ending| path.ends_with(ending));
+        let usable =
+            check_mirror(&self.uri).is_ok() && self.components.iter().any(|component| component == "main");
+        match (usable && !other, suite, path.ends_with("/debian")) {
+            (true, true, true) => Some(Likeness::Full),
+            (true, true, false) | (true, false, true) => Some(Likeness::Some),
+            _ => None,
+        }
     }
 }
 
@@ -65,6 +77,7 @@ pub fn mirror_in(apt: &Path) -> Result<String, Error> {
         .collect();
     more.sort();
     files.extend(more);
+    let mut best: Option<(Likeness, String)> = None;
     for file in files {
         let extension = file.extension().and_then(|extension| extension.to_str());
         // A file that cannot be read is apt's business; the next one may name a mirror.
@@ -74,11 +87,14 @@ pub fn mirror_in(apt: &Path) -> Result<String, Error> {
             Some("sources") => deb822(&text),
             _ => continue,
         };
-        if let Some(source) = sources.into_iter().find(Source::is_main_archive) {
-            return Ok(source.uri.trim_end_matches('/').to_owned());
+        for source in sources {
+            let Some(likeness) = source.likeness() else { continue };
+            if best.as_ref().is_none_or(|(best, _)| likeness > *best) {
+                best = Some((likeness, source.uri.trim_end_matches('/').to_owned()));
+            }
         }
     }
-    Err(Error::NoMirror(apt.to_owned()))
+    best.map(|(_, uri)| uri).ok_or_else(|| Error::NoMirror(apt.to_owned()))
 }
 
 /// `deb [signed-by=… arch=…] URI SUITE COMPONENT…`
@@ -162,6 +178,15 @@ mod tests {
             mirror(&[("sources.list.d/debian.sources", text), ("sources.list.d/a.list", third)]).as_deref(),
             Some("http://near.example/debian")
         );
+    }
+
+    #[test]
+    fn archives_of_others_with_debian_names_come_last() {
+        let third =
+            "deb https://third.example/browser/ stable main\ndeb https://db.example/apt trixie-db main\n";
+        let own = "deb http://near.example/debian trixie main\n";
+        let files = [("sources.list.d/a.list", third), ("sources.list.d/z.list", own)];
+        assert_eq!(mirror(&files).as_deref(), Some("http://near.example/debian"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Against dpkg: versions, and packages that dpkg-deb has built.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use ashlar_debian::{Locked, Network, NoProgress, compare_versions, fetch};
@@ -97,7 +99,8 @@ fn same_as_dpkg(deb: &Path) {
     };
     let (folder, cache) = cache();
     let mirror = format!("file://{}", mirror.display());
-    let packages = fetch(&[locked.clone()], Some(&mirror), &cache, Network::Online, &NoProgress).unwrap();
+    let packages =
+        fetch(std::slice::from_ref(&locked), Some(&mirror), &cache, Network::Online, &NoProgress).unwrap();
 
     let deb = deb.to_str().unwrap();
     let tar = run("dpkg-deb", &["--fsys-tarfile", deb]).unwrap();
@@ -174,6 +177,26 @@ fn a_package_of_dpkg_deb_unpacks_as_dpkg_unpacks_it() {
         let kind = format!("-Z{packing}");
         let (root, out) = (root.to_str().unwrap(), deb.to_str().unwrap());
         run("dpkg-deb", &["--root-owner-group", &kind, "--build", root, out]).unwrap();
+        same_as_dpkg(&deb);
+    }
+}
+
+#[test]
+fn real_packages_unpack_as_dpkg_unpacks_them() {
+    let folder = std::env::var("ASHLAR_TEST_DEBS").unwrap_or_else(|_| "/var/cache/apt/archives".into());
+    let debs: Vec<_> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    if debs.is_empty() || run("dpkg-deb", &["--version"]).is_none() {
+        return println!(
+            "skipped: no package files in {folder} (ASHLAR_TEST_DEBS names another folder), or no dpkg-deb"
+        );
+    }
+    for deb in debs {
         same_as_dpkg(&deb);
     }
 }

@@ -1,10 +1,12 @@
 //! Fetching, the cache, and composing a tree.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use ashlar_debian::{Error, Locked, Network, NoProgress, Package, compose, fetch};
 use ashlar_tree::{Kind, Metadata, Tree};
-use common::{Archive, Deb, File, Notes, cache, names};
+use common::{Archive, Deb, Entry, Notes, cache, names};
 use std::path::{Path, PathBuf};
 
 fn app() -> Deb {
@@ -13,12 +15,12 @@ fn app() -> Deb {
         "1.0-1",
         "Depends: lib\nDescription: an app\n",
         &[
-            File::Directory("./", 0o755),
-            File::Directory("./usr/", 0o755),
-            File::Directory("./usr/bin/", 0o751),
-            File::File("./usr/bin/app", "the app"),
-            File::HardLink("./usr/bin/other", "./usr/bin/app"),
-            File::Symlink("./usr/bin/link", "app"),
+            Entry::Directory("./", 0o755),
+            Entry::Directory("./usr/", 0o755),
+            Entry::Directory("./usr/bin/", 0o751),
+            Entry::File("./usr/bin/app", "the app"),
+            Entry::HardLink("./usr/bin/other", "./usr/bin/app"),
+            Entry::Symlink("./usr/bin/link", "app"),
         ],
     )
 }
@@ -28,7 +30,7 @@ fn lib() -> Deb {
         "lib",
         "2.0",
         "",
-        &[File::Directory("./usr/bin/", 0o700), File::File("./usr/lib/lib.so", "library")],
+        &[Entry::Directory("./usr/bin/", 0o700), Entry::File("./usr/lib/lib.so", "library")],
     )
 }
 
@@ -133,7 +135,7 @@ fn a_package_that_cannot_be_unpacked_is_named() {
     assert!(error.starts_with("package lib 2.0 cannot be unpacked: "), "{error}");
     assert!(names(&folder.path().join("unpacked")).is_empty());
 
-    let climbing = [File::File("./usr/x", "x")];
+    let climbing = [Entry::File("./usr/x", "x")];
     let mut deb = Deb::new("lib", "2.0", "", &climbing);
     let mut data = common::tar(&climbing);
     data[..9].copy_from_slice(b"../../x\0\0");
@@ -243,7 +245,7 @@ fn entries_of_a_lock_file_are_checked() {
 }
 
 /// Composes packages `a` and `b` with these fields and files.
-fn together(a: (&'static str, &[File]), b: (&'static str, &[File])) -> Result<Tree, String> {
+fn together(a: (&'static str, &[Entry]), b: (&'static str, &[Entry])) -> Result<Tree, String> {
     let archive = Archive::new(&[Deb::new("a", "1", a.0, a.1), Deb::new("b", "2", b.0, b.1)]);
     let (_folder, cache) = cache();
     let packages = get(&archive, &archive.locked(&cache, &["a", "b"]), &cache).unwrap();
@@ -264,36 +266,36 @@ fn together(a: (&'static str, &[File]), b: (&'static str, &[File])) -> Result<Tr
 
 #[test]
 fn two_packages_never_overwrite_each_other_silently() {
-    let one: &[File] = &[File::File("./etc/x", "one")];
-    let two: &[File] = &[File::File("./etc/x", "two")];
+    let one: &[Entry] = &[Entry::File("./etc/x", "one")];
+    let two: &[Entry] = &[Entry::File("./etc/x", "two")];
     let refused = "packages a 1 and b 2 both bring `/etc/x`; exclude one of them";
     assert_eq!(together(("", one), ("", two)).unwrap_err(), refused);
     assert_eq!(together(("", one), ("Replaces: a (<< 1)\n", two)).unwrap_err(), refused);
-    assert_eq!(together(("", one), ("", &[File::Symlink("./etc/x", "y")])).unwrap_err(), refused);
+    assert_eq!(together(("", one), ("", &[Entry::Symlink("./etc/x", "y")])).unwrap_err(), refused);
     assert_eq!(content(&together(("", one), ("", one)).unwrap(), "/etc/x"), "one");
     assert_eq!(content(&together(("", one), ("Replaces: a (<< 2)\n", two)).unwrap(), "/etc/x"), "two");
     assert_eq!(content(&together(("Replaces: b\n", one), ("", two)).unwrap(), "/etc/x"), "one");
     assert_eq!(content(&together(("Replaces: b\n", one), ("Replaces: a\n", two)).unwrap(), "/etc/x"), "two");
     // The same place by another way, and the other names of a file.
-    let link: &[File] = &[File::Symlink("./lib", "usr/lib"), File::File("./usr/lib/x", "one")];
+    let link: &[Entry] = &[Entry::Symlink("./lib", "usr/lib"), Entry::File("./usr/lib/x", "one")];
     assert_eq!(
-        together(("", &[File::File("./lib/x", "two")]), ("", link)).unwrap_err(),
+        together(("", &[Entry::File("./lib/x", "two")]), ("", link)).unwrap_err(),
         "packages a 1 and b 2 both bring `/usr/lib/x`; exclude one of them"
     );
-    let linked: &[File] = &[File::File("./etc/x", "one"), File::HardLink("./etc/y", "./etc/x")];
+    let linked: &[Entry] = &[Entry::File("./etc/x", "one"), Entry::HardLink("./etc/y", "./etc/x")];
     assert_eq!(together(("", linked), ("Replaces: a\n", two)).unwrap_err(), refused);
-    let clash = together(("", one), ("", &[File::Directory("./etc/x/", 0o755)])).unwrap_err();
+    let clash = together(("", one), ("", &[Entry::Directory("./etc/x/", 0o755)])).unwrap_err();
     assert_eq!(clash, "a file of package b 2 cannot be placed: `/etc/x` is both a file and a directory");
 }
 
 #[test]
 fn merged_usr_holds_in_either_order() {
-    let links: &[File] = &[
-        File::Directory("./usr/", 0o755),
-        File::Directory("./usr/lib/", 0o755),
-        File::Symlink("./lib", "usr/lib"),
+    let links: &[Entry] = &[
+        Entry::Directory("./usr/", 0o755),
+        Entry::Directory("./usr/lib/", 0o755),
+        Entry::Symlink("./lib", "usr/lib"),
     ];
-    let files: &[File] = &[File::Directory("./lib/", 0o755), File::File("./lib/x.so", "x")];
+    let files: &[Entry] = &[Entry::Directory("./lib/", 0o755), Entry::File("./lib/x.so", "x")];
     for (a, b) in [(links, files), (files, links)] {
         let tree = together(("", a), ("", b)).unwrap();
         assert_eq!(content(&tree, "/usr/lib/x.so"), "x");
@@ -303,15 +305,16 @@ fn merged_usr_holds_in_either_order() {
 
 #[test]
 fn hard_links_need_their_target_in_the_same_package() {
-    let dangling = together(("", &[File::HardLink("./a", "./gone")]), ("", &[])).unwrap_err();
+    let dangling = together(("", &[Entry::HardLink("./a", "./gone")]), ("", &[])).unwrap_err();
     assert_eq!(dangling, "package a 1: `a` is a hard link to `gone`, which is not there");
     let foreign =
-        together(("", &[File::File("./x", "x")]), ("", &[File::HardLink("./y", "./x")])).unwrap_err();
+        together(("", &[Entry::File("./x", "x")]), ("", &[Entry::HardLink("./y", "./x")])).unwrap_err();
     assert_eq!(foreign, "package b 2: `y` is a hard link to `x`, which is not there");
-    let own = together(("", &[File::File("./x", "x"), File::HardLink("./x", "./x")]), ("", &[])).unwrap_err();
+    let own =
+        together(("", &[Entry::File("./x", "x"), Entry::HardLink("./x", "./x")]), ("", &[])).unwrap_err();
     assert!(own.contains("`x` is a hard link to `x`"), "{own}");
-    let chain: &[File] =
-        &[File::File("./x", "x"), File::HardLink("./y", "./x"), File::HardLink("./z", "./y")];
+    let chain: &[Entry] =
+        &[Entry::File("./x", "x"), Entry::HardLink("./y", "./x"), Entry::HardLink("./z", "./y")];
     let tree = together(("", chain), ("", &[])).unwrap();
     assert!(matches!(&tree.get(b"/z").unwrap().kind, Kind::HardLink(to) if to == b"/x"));
 }

@@ -1,9 +1,11 @@
 //! The signed index: what is believed and what is not.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use ashlar_debian::{Error, Network, verify_in_release};
-use common::{Archive, DAY, Deb, File, cache, key, names, sign};
+use common::{Archive, DAY, Deb, Entry, cache, key, names, sign};
 use sequoia_openpgp::policy::StandardPolicy;
 use sequoia_openpgp::serialize::SerializeInto;
 use sequoia_openpgp::types::ReasonForRevocation;
@@ -11,8 +13,8 @@ use std::time::{Duration, SystemTime};
 
 fn debs() -> Vec<Deb> {
     vec![
-        Deb::new("app", "1.0-1", "Depends: lib (>= 2)\n", &[File::File("./usr/bin/app", "app")]),
-        Deb::new("lib", "2.0-1", "", &[File::File("./usr/lib/lib.so", "lib")]),
+        Deb::new("app", "1.0-1", "Depends: lib (>= 2)\n", &[Entry::File("./usr/bin/app", "app")]),
+        Deb::new("lib", "2.0-1", "", &[Entry::File("./usr/lib/lib.so", "lib")]),
     ]
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `ASHLAR_TEST_MIRROR` names another mirror, a local one for instance.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use ashlar_debian::{Cache, DEFAULT_KEYRINGS, Error, Index, Network, NoProgress, Suite, host_mirror};

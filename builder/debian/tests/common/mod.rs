@@ -23,7 +23,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// One thing in a package.
-pub enum File<'a> {
+pub enum Entry<'a> {
     Directory(&'a str, u32),
     File(&'a str, &'a str),
     Symlink(&'a str, &'a str),
@@ -31,7 +31,7 @@ pub enum File<'a> {
 }
 
 /// A `tar` as dpkg-deb makes it.
-pub fn tar(files: &[File]) -> Vec<u8> {
+pub fn tar(files: &[Entry]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for file in files {
         let mut header = tar::Header::new_gnu();
@@ -41,21 +41,21 @@ pub fn tar(files: &[File]) -> Vec<u8> {
         header.set_mode(0o644);
         header.set_size(0);
         match file {
-            File::Directory(path, mode) => {
+            Entry::Directory(path, mode) => {
                 header.set_entry_type(tar::EntryType::Directory);
                 header.set_mode(*mode);
                 builder.append_data(&mut header, path, &[][..]).unwrap();
             }
-            File::File(path, text) => {
+            Entry::File(path, text) => {
                 header.set_size(text.len() as u64);
                 builder.append_data(&mut header, path, text.as_bytes()).unwrap();
             }
-            File::Symlink(path, target) => {
+            Entry::Symlink(path, target) => {
                 header.set_entry_type(tar::EntryType::Symlink);
                 header.set_mode(0o777);
                 builder.append_link(&mut header, path, target).unwrap();
             }
-            File::HardLink(path, target) => {
+            Entry::HardLink(path, target) => {
                 header.set_entry_type(tar::EntryType::Link);
                 builder.append_link(&mut header, path, target).unwrap();
             }
@@ -65,7 +65,7 @@ pub fn tar(files: &[File]) -> Vec<u8> {
 }
 
 fn member(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
-    write!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).unwrap();
+    writeln!(out, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, 100_644, bytes.len()).unwrap();
     out.extend_from_slice(bytes);
     if bytes.len() % 2 == 1 {
         out.push(b'\n');
@@ -94,11 +94,11 @@ pub struct Deb {
 }
 
 impl Deb {
-    pub fn new(name: &'static str, version: &'static str, fields: &'static str, files: &[File]) -> Self {
+    pub fn new(name: &'static str, version: &'static str, fields: &'static str, files: &[Entry]) -> Self {
         let control = format!("Package: {name}\nVersion: {version}\nArchitecture: amd64\n{fields}");
         let mut bytes = b"!<arch>\n".to_vec();
         member(&mut bytes, "debian-binary", b"2.0\n");
-        member(&mut bytes, "control.tar.gz", &gzip(&tar(&[File::File("./control", &control)])));
+        member(&mut bytes, "control.tar.gz", &gzip(&tar(&[Entry::File("./control", &control)])));
         member(&mut bytes, "data.tar.xz", &xz(&tar(files)));
         Self { name, version, fields, bytes }
     }
