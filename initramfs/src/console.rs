@@ -18,6 +18,7 @@ const CONSOLE_DEADLINE: Duration = Duration::from_secs(2);
 const INFO: u8 = 3 * 8 + 6;
 const WARNING: u8 = 3 * 8 + 4;
 const ERROR: u8 = 3 * 8 + 3;
+const DEBUG: u8 = 3 * 8 + 7;
 
 fn line(priority: u8, text: &impl Display) {
     static KMSG: OnceLock<Option<File>> = OnceLock::new();
@@ -53,6 +54,11 @@ pub fn warning(text: impl Display) {
 /// Logs a failure.
 pub fn error(text: impl Display) {
     line(ERROR, &text);
+}
+
+/// Keeps in the log, for the dump that a dying kernel leaves, what the consoles show otherwise.
+pub fn keep(text: impl Display) {
+    line(DEBUG, &text);
 }
 
 /// Names of the consoles in `/sys/class/tty/console/active`, as file names in `/dev`.

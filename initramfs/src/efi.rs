@@ -2,6 +2,7 @@
 
 use crate::guid::Guid;
 use std::io;
+use std::path::Path;
 
 /// Where efivarfs is mounted.
 pub const MOUNT: &str = "/sys/firmware/efi/efivars";
@@ -18,6 +19,9 @@ const MAX_VALUE: usize = 256;
 /// Why a variable does not help.
 #[derive(Debug, thiserror::Error)]
 pub enum EfiError {
+    /// The kernel has no EFI variables.
+    #[error("the machine was not started by UEFI firmware, or the module efivarfs is missing")]
+    NoVariables,
     /// The variable cannot be read.
     #[error("the EFI variable {name} cannot be read: {source}")]
     Io {
@@ -50,6 +54,9 @@ pub fn boolean(variable: &[u8]) -> Option<bool> {
 }
 
 fn read(name: &'static str) -> Result<Vec<u8>, EfiError> {
+    if !crate::mounts::is_mounted(Path::new(MOUNT)) {
+        return Err(EfiError::NoVariables);
+    }
     std::fs::read(format!("{MOUNT}/{name}")).map_err(|source| EfiError::Io { name, source })
 }
 

@@ -22,7 +22,7 @@ pub fn block(error: &Error) -> String {
 
 /// Shows `error`, stops what runs, shuts the TPM down and starts the machine again.
 pub fn stop(error: &Error) -> ! {
-    console::error(format_args!("cannot start: {error}"));
+    console::keep(format_args!("cannot start: {error}"));
     console::announce(&block(error));
     // What was started must not go on in a machine that has failed.
     cgroup::kill_payload();

@@ -40,8 +40,8 @@ pub fn run() -> Result<Infallible, Error> {
     }
     mounts::make_dir(Path::new("/run/ashlar"), 0o755)?;
     // Without this the kernel drops most of our lines: ten in five seconds is its limit for programs. If the
-    // command line has fixed another value, that stands.
-    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on");
+    // command line has fixed another value, that stands. The kernel insists on the end of the line.
+    let _ = std::fs::write("/proc/sys/kernel/printk_devkmsg", "on\n");
     console::info(format_args!("init {}", env!("CARGO_PKG_VERSION")));
     let cmdline = std::fs::read_to_string("/proc/cmdline").map_err(Error::io("read", "/proc/cmdline"))?;
     let root = VerityRoot::parse(&cmdline)?;
@@ -58,6 +58,7 @@ pub fn run() -> Result<Infallible, Error> {
         efivarfs.mount()?;
     }
     let boot = find_disk(efi::loader_partition()?, &uevents)?;
+    console::info(format_args!("started from {} on the disk {}", boot.esp.label, boot.disk.name));
     let found = find_root(&boot, &root, &uevents)?;
     console::info(format_args!("root {} on {} ({})", root.root_hash, found.label, found.data.path.display()));
     mount_root(&dm::open(&root, &found.data, &found.tree)?, &uevents)?;

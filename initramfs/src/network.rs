@@ -144,8 +144,9 @@ impl Network {
     }
 
     fn add(&self, index: u32, name: &str, mac: [u8; 6]) -> io::Result<Interface> {
-        let packets = sys::packet_socket(index, &frame::FILTER)?;
+        // In this order: a packet socket on an interface that is down fails once when it is used.
         self.requests.set_up(index)?;
+        let packets = sys::packet_socket(index, &frame::FILTER)?;
         Ok(Interface {
             name: name.to_owned(),
             client: Client::new(mac),

@@ -8,6 +8,7 @@ use crate::{cgroup, console, mounts, sys};
 use ashlar_image::manifest::{Container, Manifest, Service};
 use ashlar_image::report::ServiceState;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+use signal_hook::consts::SIGTERM;
 use std::fs;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -103,8 +104,13 @@ impl Supervised {
         Ok(())
     }
 
-    /// Asks its main process to end. The runtime passes the signal on to the container.
+    /// Asks its main process to end. The runtime passes the signal on to the container. Where nobody would listen,
+    /// nothing is asked and everything is killed at once.
     pub fn terminate(&self) {
+        if matches!(self.kind, Kind::Container(_)) && is_deaf(&cgroup::container(&self.name)) {
+            self.kill();
+            return;
+        }
         if let Some(pid) = self.pid
             && let Err(error) = rustix::process::kill_process(pid, Signal::TERM)
         {
@@ -188,6 +194,26 @@ impl Supervised {
     }
 }
 
+/// Whether SIGTERM has no effect on the first process of the container in `group`: the kernel gives the first
+/// process of a PID namespace no signal that it neither handles nor blocks (pid_namespaces(7)).
+fn is_deaf(group: &Path) -> bool {
+    let procs = fs::read_to_string(group.join("payload/cgroup.procs")).unwrap_or_default();
+    procs
+        .lines()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok())
+        .find_map(|status| first_process_listens(&status))
+        .is_some_and(|listens| !listens)
+}
+
+/// Whether a process listens to SIGTERM, from its `/proc/PID/status`; none if it is not the first of its PID
+/// namespace.
+fn first_process_listens(status: &str) -> Option<bool> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    field("NSpid:")?.split_whitespace().next_back().filter(|pid| *pid == "1")?;
+    let has = |mask: &str| u64::from_str_radix(mask.trim(), 16).map(|mask| mask >> (SIGTERM - 1) & 1 == 1);
+    Some(has(field("SigBlk:")?).ok()? || has(field("SigCgt:")?).ok()?)
+}
+
 fn service_command(name: &str, service: &Service) -> Result<(Command, fs::File), Error> {
     let (program, arguments) = service.command.split_first().ok_or_else(|| {
         Error::io("execute", name.to_owned())(io::Error::other("the manifest gives no command"))
@@ -240,5 +266,34 @@ pub fn reap() -> Vec<(Pid, Exit)> {
             Err(rustix::io::Errno::INTR) => {}
             Ok(None) | Err(_) => return ended,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_to_sigterm() {
+        let status = |pids: &str, blocked: u64, caught: u64| {
+            format!("Name:\tx\nNSpid:\t{pids}\nSigBlk:\t{blocked:016x}\nSigIgn:\t0\nSigCgt:\t{caught:016x}\n")
+        };
+        assert_eq!(first_process_listens(&status("188\t1", 0, 0x3fff)), Some(false));
+        assert_eq!(first_process_listens(&status("188\t1", 0, 0x4000)), Some(true));
+        assert_eq!(first_process_listens(&status("188\t1", 0x4000, 0)), Some(true));
+        assert_eq!(first_process_listens(&status("189\t7", 0, 0)), None);
+        assert_eq!(first_process_listens("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn ends_of_processes() {
+        let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (_, status) = rustix::process::waitpid(pid, WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(exit_of(status), Some(Exit::Status(3)));
+        let child = Command::new("/bin/sh").args(["-c", "kill -9 $$"]).spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let (_, status) = rustix::process::waitpid(pid, WaitOptions::empty()).unwrap().unwrap();
+        assert_eq!(exit_of(status), Some(Exit::Signal(9)));
     }
 }
