@@ -94,9 +94,34 @@ pub enum BuildError {
     /// A program in the UKI cannot be read.
     #[error(transparent)]
     Pe(#[from] ashlar_measured_boot::pe::PeError),
+    /// The prediction has no phase in which a secret may be released.
+    #[error("PCR 11 has no value after `enter-initrd`; this is a fault of this program, please report it")]
+    NoPhase,
     /// What the release measures cannot be predicted.
     #[error(transparent)]
     Predict(#[from] ashlar_measured_boot::predict::PredictError),
+    /// A virtual machine failed.
+    #[error(transparent)]
+    Qemu(#[from] ashlar_qemu::QemuError),
+    /// The report of a machine makes no sense.
+    #[error("the machine's report cannot be used: {why}")]
+    Report {
+        /// What is wrong.
+        why: String,
+    },
+    /// A port of the machine did not answer.
+    #[error("nothing answers at 127.0.0.1:{port}: {why}")]
+    #[diagnostic(help("see the machine's console with `--console FILE`"))]
+    NoAnswer {
+        /// Port on this host.
+        port: u16,
+        /// The last error.
+        why: String,
+    },
+    /// A page was asked for from a port that is not forwarded.
+    #[error("port {0} of the machine is not forwarded")]
+    #[diagnostic(help("add `--forward 0:{0}`"))]
+    NotForwarded(u16),
     /// A file cannot be inspected.
     #[error(transparent)]
     Inspect(#[from] crate::inspect::InspectError),
@@ -156,6 +181,8 @@ impl BuildError {
             | Self::BadInit { .. }
             | Self::Json(_)
             | Self::Inspect(_)
+            | Self::NotForwarded(_)
+            | Self::NoPhase
             | Self::Kernel(_)
             | Self::Modules(_)
             | Self::UkiWrite(_)
@@ -164,6 +191,7 @@ impl BuildError {
             | Self::Predict(_) => exit::INPUT,
             Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
             Self::Keys(_) => exit::KEYS,
+            Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } => exit::MACHINE,
             Self::OutputInTheWay(_)
             | Self::Io { .. }
             | Self::TooLarge { .. }

@@ -8,6 +8,7 @@ pub mod error;
 pub mod identity;
 pub mod inspect;
 pub mod lock;
+pub mod machine;
 pub mod oci;
 pub mod os_release;
 pub mod output;

@@ -15,8 +15,15 @@ const FORMAT: u32 = 1;
 
 /// Dependencies of kernel packages that only their maintainer scripts use: the builder makes the initramfs and
 /// lists the modules itself, and of the package with the stub one file is taken.
-const KERNEL_EXCLUDED: [&str; 7] =
-    ["dracut", "initramfs-tools", "kmod", "linux-base", "linux-initramfs-tool", "systemd", "systemd-boot-tools"];
+const KERNEL_EXCLUDED: [&str; 7] = [
+    "dracut",
+    "initramfs-tools",
+    "kmod",
+    "linux-base",
+    "linux-initramfs-tool",
+    "systemd",
+    "systemd-boot-tools",
+];
 
 /// A lock file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +123,10 @@ impl Lock {
             match self.parts.iter().find(|locked| locked.name == part.name) {
                 None => return Some(format!("it does not know the part `{}`", part.name)),
                 Some(locked) if locked.requested != part.requested || locked.excluded != part.excluded => {
-                    return Some(format!("the packages of the part `{}` were asked for otherwise", part.name));
+                    return Some(format!(
+                        "the packages of the part `{}` were asked for otherwise",
+                        part.name
+                    ));
                 }
                 Some(_) => {}
             }

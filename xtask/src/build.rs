@@ -24,10 +24,7 @@ pub fn build() -> Result<PathBuf, String> {
     )?;
     let folder = target().join("ashlar");
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
-    for from in [
-        target().join("release/ashlar"),
-        target().join(INIT_TARGET).join("release/ashlar-init"),
-    ] {
+    for from in [target().join("release/ashlar"), target().join(INIT_TARGET).join("release/ashlar-init")] {
         let name = from.file_name().unwrap_or_default();
         // By renaming: a running program cannot be written to.
         let (new, to) = (folder.join(".new"), folder.join(name));

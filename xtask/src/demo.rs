@@ -16,7 +16,16 @@ pub fn demo() -> Result<(), String> {
     }
     run(
         &ashlar,
-        &["build", "examples/container-host.toml", "--keys", &keys, "-o", &out, "--lock", &path("image.lock")],
+        &[
+            "build",
+            "examples/container-host.toml",
+            "--keys",
+            &keys,
+            "-o",
+            &out,
+            "--lock",
+            &path("image.lock"),
+        ],
     )?;
     run(&ashlar, &["inspect", &out])?;
     // Port 0 on our side: any free one.

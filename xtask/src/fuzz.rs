@@ -28,8 +28,11 @@ impl Fuzz {
         let time = format!("-max_total_time={}", self.seconds);
         for target in &targets {
             // The coverage instrumentation needs no nightly toolchain; the sanitizers would.
-            cargo_with(&["fuzz", "run", "--sanitizer", "none", target, "--", &time, "-rss_limit_mb=4096"], &[])
-                .map_err(|error| format!("{error}\nif cargo has no `fuzz`: cargo install cargo-fuzz --locked"))?;
+            cargo_with(
+                &["fuzz", "run", "--sanitizer", "none", target, "--", &time, "-rss_limit_mb=4096"],
+                &[],
+            )
+            .map_err(|error| format!("{error}\nif cargo has no `fuzz`: cargo install cargo-fuzz --locked"))?;
         }
         Ok(())
     }

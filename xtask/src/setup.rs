@@ -5,6 +5,7 @@ use std::process::Command;
 
 /// Debian packages, by the same names in Debian 12 and 13.
 const PACKAGES: &[&str] = &[
+    "binutils",
     "cpio",
     "cryptsetup-bin",
     "debian-archive-keyring",
@@ -22,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "swtpm",
     "swtpm-tools",
     "tpm2-tools",
+    "zstd",
 ];
 
 /// Whether dpkg knows a package as installed.

@@ -12,8 +12,5 @@ pub fn test() -> Result<(), String> {
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     cargo(&["test", "--workspace", "--exclude", "ashlar-tests"])?;
     let programs = build::build()?;
-    cargo_with(
-        &["test", "--package", "ashlar-tests"],
-        &[(PROGRAMS, &programs.display().to_string())],
-    )
+    cargo_with(&["test", "--package", "ashlar-tests"], &[(PROGRAMS, &programs.display().to_string())])
 }

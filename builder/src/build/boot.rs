@@ -30,11 +30,7 @@ pub struct Kernel {
 }
 
 /// Takes kernel, stub and the named modules out of the kernel's packages.
-pub fn kernel(
-    packages: &[Package],
-    recipe: &Recipe,
-    notes: &mut Vec<String>,
-) -> Result<Kernel, BuildError> {
+pub fn kernel(packages: &[Package], recipe: &Recipe, notes: &mut Vec<String>) -> Result<Kernel, BuildError> {
     let mut tree = crate::compose::skeleton(0)?;
     super::unpack(&mut tree, packages)?;
     let version = ashlar_boot::kernel::version(&tree)?;
@@ -75,7 +71,7 @@ pub fn uki(
 ) -> Result<Vec<u8>, BuildError> {
     let words: Vec<&str> = recipe.kernel.cmdline.split_ascii_whitespace().collect();
     let cmdline = format!("{} {verity}", words.join(" ")).trim_start().to_owned();
-    let public_key = pcr_policy::public_key_pem(keys.pcr().public_key());
+    let public_key = pcr_policy::public_key_pem(keys.pcr())?;
     let mut sections = vec![
         Section { name: ".osrel", data: os_release.as_bytes() },
         Section { name: ".cmdline", data: cmdline.as_bytes() },

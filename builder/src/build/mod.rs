@@ -92,9 +92,8 @@ pub fn build(options: &Options, progress: &dyn Progress) -> Result<Built, BuildE
     let cache = Cache::open(&options.source.cache)?;
     let lock_path = options.lock.clone().unwrap_or_else(|| lock::beside(&options.recipe));
 
-    let (lock, new_lock) = timings.run("resolve", || {
-        options.source.lock(&recipe, &lock_path, options.lock_policy, &cache, progress)
-    })?;
+    let (lock, new_lock) = timings
+        .run("resolve", || options.source.lock(&recipe, &lock_path, options.lock_policy, &cache, progress))?;
     let packages = timings.run("fetch", || options.source.fetch(&recipe, &lock, &cache, progress))?;
     let time = recipe.image.build_time.map_or(lock.index_date, |time| time.0);
     let identity = Identity::new(&recipe.image.id);
@@ -141,7 +140,8 @@ fn secure_boot(output: &Output, keys: &KeyFolder, folder: &Path) -> Result<(), B
             std::fs::read(&signed).map_err(|e| BuildError::io("read the signed variable", &signed, e))?;
         write(output, &format!("{SECURE_BOOT_DIR}/{name}.auth"), &bytes)?;
     }
-    write(output, &format!("{SECURE_BOOT_DIR}/db.crt"), keys.db().certificate_pem().as_bytes())
+    let certificate = ashlar_keys::certificate::pem(keys.db().certificate_der())?;
+    write(output, &format!("{SECURE_BOOT_DIR}/db.crt"), certificate.as_bytes())
 }
 
 /// Measures what was built.
@@ -177,8 +177,7 @@ fn release(
     }
     packages.sort();
     let disk = output.path(DISK_FILE);
-    let disk_size =
-        std::fs::metadata(&disk).map_err(|e| BuildError::io("read the size of", &disk, e))?.len();
+    let disk_size = std::fs::metadata(&disk).map_err(|e| BuildError::io("read the size of", &disk, e))?.len();
     Ok(Release {
         format: release::FORMAT,
         image_id: recipe.image.id.clone(),
@@ -202,10 +201,7 @@ fn release(
 }
 
 /// Adds the packages of a part to a tree.
-fn unpack(
-    tree: &mut ashlar_tree::Tree,
-    packages: &[Package],
-) -> Result<(), BuildError> {
+fn unpack(tree: &mut ashlar_tree::Tree, packages: &[Package]) -> Result<(), BuildError> {
     Ok(ashlar_debian::compose(packages, tree)?)
 }
 

@@ -64,9 +64,7 @@ pub fn plan<'a>(
         erofs::Options { uuid: identity.uuid("root"), volume_name: "root".into(), build_time: time };
     let plan = Plan::new(tree, options)?;
     let verity = ashlar_image::verity::size(plan.size() / erofs::BLOCK);
-    for (name, needed, available) in
-        [("root", plan.size(), sizes.root), ("verity", verity, sizes.verity)]
-    {
+    for (name, needed, available) in [("root", plan.size(), sizes.root), ("verity", verity, sizes.verity)] {
         if needed > available {
             return Err(BuildError::TooLarge { part: name, needed, available });
         }

@@ -3,7 +3,7 @@
 use super::{print, print_json};
 use crate::error::BuildError;
 use ashlar_image::digest::Digest;
-use ashlar_keys::{KeyFolder, NewKeys};
+use ashlar_keys::{KeyFolder, NewKeys, Signer};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -55,8 +55,7 @@ impl Keys {
             Self::New(new) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
                 let not_before = i64::try_from(now).unwrap_or(0);
-                let keys =
-                    NewKeys { owner_name: new.name, not_before, years: new.years };
+                let keys = NewKeys { owner_name: new.name, not_before, years: new.years };
                 KeyFolder::create(&new.directory, &keys)?;
                 print(&format!(
                     "made keys in `{d}`\nKeep `PK.key` and `KEK.key` off line: they are needed only to change the \
@@ -71,7 +70,7 @@ impl Keys {
                     pk_sha256: Digest::of(keys.pk().certificate_der()),
                     kek_sha256: Digest::of(keys.kek().certificate_der()),
                     db_sha256: Digest::of(keys.db().certificate_der()),
-                    pcr_policy_key_sha256: Digest::of(keys.pcr().public_key().pkcs1_der()),
+                    pcr_policy_key_sha256: Digest::of(keys.pcr().public_key().pkcs1_der()?),
                 };
                 if show.json {
                     print_json(&shown)?;

@@ -57,9 +57,9 @@ pub(super) fn inspect(path: &Path) -> Result<Program, BuildError> {
         let content = pe.content(section).ok_or_else(|| {
             damaged(path, KIND, format!("its section `{}` is larger than it can be", section.name))
         })?;
-        let text = TEXT.contains(&section.name.as_str()).then(|| {
-            String::from_utf8_lossy(&content).trim_end_matches('\0').trim_end().to_owned()
-        });
+        let text = TEXT
+            .contains(&section.name.as_str())
+            .then(|| String::from_utf8_lossy(&content).trim_end_matches('\0').trim_end().to_owned());
         sections.push(Section {
             name: section.name.clone(),
             size: content.len() as u64,

@@ -31,7 +31,8 @@ impl Runs {
 
 /// The stages that one build reports.
 fn stages(json: &[u8]) -> Result<Vec<(String, Run)>, String> {
-    let report: serde_json::Value = serde_json::from_slice(json).map_err(|e| format!("ashlar build --json: {e}"))?;
+    let report: serde_json::Value =
+        serde_json::from_slice(json).map_err(|e| format!("ashlar build --json: {e}"))?;
     let stages = report["timings"]["stages"].as_array().ok_or("ashlar build --json reports no stages")?;
     let number = |stage: &serde_json::Value, key: &str| stage[key].as_f64().ok_or("a stage without its time");
     stages
