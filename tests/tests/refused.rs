@@ -1,0 +1,155 @@
+//! The same image with something changed: refused by the right part, or harmless and told.
+#![allow(clippy::unwrap_used)] // a test fails by it
+
+use ashlar_image::layout::Role;
+use ashlar_keys::{KeyFolder, NewKeys, authenticode};
+use ashlar_measured_boot::compare::compare;
+use ashlar_measured_boot::pe::Pe;
+use ashlar_qemu::{Machine, MachineConfig};
+use ashlar_tests::disk::{EXTRA, UKI};
+use ashlar_tests::machine::{UP, get, machine, ready};
+use ashlar_tests::{Built, Disk, built};
+use std::time::Duration;
+
+/// What no console shows before the firmware has let the UKI run.
+const KERNEL_RUNS: [&str; 2] = ["EFI stub", "Linux version"];
+
+fn wanted() -> Option<&'static Built> {
+    if ready() { built() } else { None }
+}
+
+/// One processor: several of these machines run at once.
+fn small(built: &Built, disk: &Disk) -> MachineConfig {
+    MachineConfig { cpus: 1, ..machine(built, disk.path()) }
+}
+
+/// Boots and expects that the firmware starts nothing, because the signature does not hold.
+fn refused_by_firmware(built: &Built, disk: &Disk) {
+    let machine = Machine::start(&small(built, disk)).unwrap();
+    machine.wait_console_any(&["Access Denied", "Security Violation"], UP).unwrap();
+    // Time for what must not happen.
+    assert!(machine.wait_report(Duration::from_secs(5)).is_err());
+    let console = machine.console();
+    assert!(console.contains("BdsDxe: failed to load Boot0001"), "{console}");
+    for word in KERNEL_RUNS {
+        assert!(!console.contains(word), "{console}");
+    }
+}
+
+/// Boots and expects that dm-verity finds the changed block and the kernel stops.
+fn refused_by_verity(built: &Built, disk: &Disk, block: &str) {
+    let machine = Machine::start(&small(built, disk)).unwrap();
+    machine.wait_console("Kernel panic", UP).unwrap();
+    let console = machine.console();
+    assert!(console.contains("device-mapper: verity") && console.contains(block), "{console}");
+    assert!(console.contains("is corrupted") && !console.contains("\nHello"), "{console}");
+    assert!(machine.wait_report(Duration::from_secs(1)).is_err());
+}
+
+#[test]
+fn a_byte_changed_in_the_uki_is_refused_by_the_firmware() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    let mut uki = built.uki();
+    let initrd = Pe::parse(&uki).unwrap().section(".initrd").unwrap().raw.clone();
+    uki[initrd.start + initrd.len() / 2] ^= 1;
+    disk.put(&disk.scratch("uki", &uki), UKI);
+    refused_by_firmware(built, &disk);
+}
+
+#[test]
+fn a_command_line_signed_with_another_key_is_refused_by_the_firmware() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    let mut uki = built.uki();
+    let cmdline = Pe::parse(&uki).unwrap().section(".cmdline").unwrap().raw.clone();
+    let old = b"lockdown=integrity";
+    let place =
+        uki[cmdline.clone()].windows(old.len()).position(|bytes| bytes == old).unwrap() + cmdline.start;
+    uki[place..place + old.len()].copy_from_slice(b"init=/bin/evil    ");
+    let new = NewKeys { owner_name: "Somebody else".into(), not_before: 1_700_000_000, years: 1 };
+    let other = KeyFolder::create(&disk.folder().join("keys"), &new).unwrap();
+    let uki = authenticode::sign(&uki, other.db(), None).unwrap();
+    // The signature is a good one; only the key is not the owner's.
+    authenticode::verify(&uki, other.db().certificate_der()).unwrap();
+    disk.put(&disk.scratch("uki", &uki), UKI);
+    refused_by_firmware(built, &disk);
+}
+
+/// Where the init program lies in the root, in bytes: erofs keeps the blocks of a file together.
+fn init_in_root(built: &Built) -> u64 {
+    let init = std::fs::read(ashlar_tests::programs::folder().join("ashlar-init")).unwrap();
+    let root = std::fs::read(built.file(&built.release.slot.root.file)).unwrap();
+    let (first, _) = init.split_first_chunk::<4096>().unwrap();
+    let found: Vec<_> = root.chunks_exact(4096).enumerate().filter(|(_, block)| block == first).collect();
+    assert_eq!(found.len(), 1, "init must lie in the root once");
+    found[0].0 as u64 * 4096
+}
+
+#[test]
+fn a_byte_changed_in_the_root_is_refused_by_verity() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    // Unused padding of the ELF header of init: without verity the machine would run as ever.
+    let init = init_in_root(built);
+    disk.flip(Role::Root, init + 15);
+    refused_by_verity(built, &disk, &format!("data block {} ", init / 4096));
+}
+
+#[test]
+fn a_byte_changed_in_the_verity_tree_is_refused_by_verity() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    // Block 0 is the superblock, block 1 the top of the tree.
+    disk.flip(Role::Verity, 4096 + 5);
+    refused_by_verity(built, &disk, "metadata block 1 ");
+}
+
+/// Files on the EFI system partition are not signed. They reach the initramfs, init ignores them, and PCR 12
+/// and 13 tell that they were there.
+#[test]
+fn foreign_files_beside_the_uki_are_ignored_and_measured() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    disk.make_folder(EXTRA);
+    let put = |name: &str, content: &[u8]| disk.put(&disk.scratch(name, content), &format!("{EXTRA}/{name}"));
+    put("foreign.cred", b"evil");
+    put("foreign.sysext.raw", &[0x5a; 8192]);
+    put("foreign.addon.efi", &addon(&built.uki()));
+
+    let machine = Machine::start(&small(built, &disk)).unwrap();
+    let report = machine.wait_report(UP).unwrap();
+    assert!(report.secure_boot && report.lockdown.contains("[integrity]"));
+    assert_eq!(report.root_hash, built.release.root_hash);
+    assert!(get(machine.forwards()[0].host, UP).unwrap().contains("Hello from a measured machine."));
+    // The kernel prints its command line; the add-on's is not in it.
+    let console = machine.console();
+    assert!(console.contains("ashlar.verity=") && !console.contains("ashlar.foreign"), "{console}");
+
+    let comparisons = compare(&built.release.pcrs, &report.pcrs, None);
+    let same = |pcr: u32| comparisons.iter().find(|comparison| comparison.pcr == pcr).unwrap().is_same();
+    assert!(same(4) && same(7) && same(11), "{comparisons:?}");
+    assert!(!same(9) && !same(12) && !same(13), "{comparisons:?}");
+}
+
+/// An add-on (UAPI.3) with a command line and no signature: the UKI, with the names of all other sections
+/// changed so that systemd-stub takes it for an add-on.
+fn addon(uki: &[u8]) -> Vec<u8> {
+    let pe = Pe::parse(uki).unwrap();
+    let mut addon = uki[..pe.certificates.start].to_vec();
+    let entry = pe.certificate_entry_offset.unwrap();
+    addon[entry..entry + 8].fill(0);
+    for section in &pe.sections {
+        if section.name == ".cmdline" {
+            let text = b"ashlar.foreign=1";
+            addon[section.raw.start..section.raw.start + text.len()].copy_from_slice(text);
+        } else if section.name.starts_with('.') && !section.raw.is_empty() {
+            let mut name = section.name.clone().into_bytes();
+            name.resize(8, 0);
+            let headers = &addon[..pe.headers_size];
+            let place = headers.windows(8).position(|bytes| bytes == name).unwrap();
+            addon[place] = b'_';
+        }
+    }
+    addon
+}
