@@ -89,9 +89,13 @@ impl Network {
         self.interfaces.values().map(|i| i.client.deadline()).min().unwrap_or(Duration::MAX)
     }
 
-    /// Whether an interface with its cable in has no address yet.
+    /// Whether an address is still to be expected: none is there at all, though cards may take seconds until they
+    /// know of their cable, or one with its cable in has none.
     pub fn is_waiting(&self) -> bool {
-        self.interfaces.values().any(|interface| interface.carrier && interface.client.lease().is_none())
+        let has_address = |interface: &Interface| interface.client.lease().is_some();
+        let mut interfaces = self.interfaces.values();
+        !self.interfaces.is_empty()
+            && (!interfaces.clone().any(has_address) || interfaces.any(|i| i.carrier && !has_address(i)))
     }
 
     /// The addresses, as `eth0 10.0.2.15/24`.

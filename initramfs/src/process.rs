@@ -286,6 +286,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "waitpid collects them")]
     fn ends_of_processes() {
         let child = Command::new("/bin/sh").args(["-c", "exit 3"]).spawn().unwrap();
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
