@@ -228,10 +228,19 @@ fn service_command(name: &str, service: &Service) -> Result<(Command, fs::File),
 fn container_command(name: &str, container: &Container) -> Result<(Command, fs::File), Error> {
     let folder = bundle::folder(name);
     mounts::make_dir(&folder, 0o700)?;
-    let has_resolv_conf = bundle::rootfs(name).join("etc/resolv.conf").is_file();
-    let config = bundle::config(name, container, has_resolv_conf);
-    let path = folder.join("config.json");
-    fs::write(&path, config.to_string()).map_err(Error::io("write", &path))?;
+    let mut overlays = bundle::overlays(name, container);
+    // Only over a file of its own: a link could lead anywhere.
+    overlays.retain(|overlay| {
+        fs::symlink_metadata(bundle::rootfs(name).join(overlay.target)).is_ok_and(|found| found.is_file())
+    });
+    for (file, text) in [
+        ("config.json", bundle::config(name, container, &overlays).to_string()),
+        ("hostname", format!("{name}\n")),
+        ("hosts", bundle::hosts(name)),
+    ] {
+        let path = folder.join(file);
+        fs::write(&path, text).map_err(Error::io("write", &path))?;
+    }
     // A runtime that was killed leaves its state behind, and would refuse the name. Nothing of the container is
     // alive: its control group was killed when it ended.
     let state = Path::new(RUNTIME_STATE).join(name);

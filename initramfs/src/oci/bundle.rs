@@ -41,7 +41,32 @@ pub fn folder(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
 }
 
-fn mounts(container: &Container, has_resolv_conf: bool) -> Vec<Value> {
+/// A file of the machine that is put over one in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Path in the container, without a slash before it.
+    pub target: &'static str,
+    /// Path in the machine.
+    pub source: PathBuf,
+}
+
+/// The files that a container gets over its own: its name and addresses, and with the machine's network the
+/// machine's name servers.
+pub fn overlays(name: &str, container: &Container) -> Vec<Overlay> {
+    let own = |target, file: &str| Overlay { target, source: folder(name).join(file) };
+    let mut overlays = vec![own("etc/hostname", "hostname"), own("etc/hosts", "hosts")];
+    if container.network == ContainerNetwork::Host {
+        overlays.push(Overlay { target: "etc/resolv.conf", source: RESOLV_CONF.into() });
+    }
+    overlays
+}
+
+/// `/etc/hosts` of a container.
+pub fn hosts(name: &str) -> String {
+    format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n")
+}
+
+fn mounts(overlays: &[Overlay]) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let mut mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
@@ -58,14 +83,14 @@ fn mounts(container: &Container, has_resolv_conf: bool) -> Vec<Value> {
         mount("/tmp", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
         mount("/run", "tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=16m"]),
     ];
-    if container.network == ContainerNetwork::Host && has_resolv_conf {
-        mounts.push(json!({
-            "destination": "/etc/resolv.conf",
+    mounts.extend(overlays.iter().map(|overlay| {
+        json!({
+            "destination": format!("/{}", overlay.target),
             "type": "bind",
-            "source": RESOLV_CONF,
+            "source": overlay.source,
             "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
-        }));
-    }
+        })
+    }));
     mounts
 }
 
@@ -86,9 +111,9 @@ fn resources(container: &Container) -> Value {
     resources
 }
 
-/// The configuration of the container `name`. `has_resolv_conf` tells whether its file tree has an
-/// `/etc/resolv.conf` that the machine's can be put over: the tree itself is read only.
-pub fn config(name: &str, container: &Container, has_resolv_conf: bool) -> Value {
+/// The configuration of the container `name`. For each of `overlays` its file tree, which is read only, must have
+/// a file.
+pub fn config(name: &str, container: &Container, overlays: &[Overlay]) -> Value {
     let mut environment = vec![];
     if !container.environment.contains_key("PATH") {
         environment.push(format!("PATH={PATH}"));
@@ -120,7 +145,7 @@ pub fn config(name: &str, container: &Container, has_resolv_conf: bool) -> Value
         },
         "root": { "path": rootfs(name), "readonly": true },
         "hostname": name,
-        "mounts": mounts(container, has_resolv_conf),
+        "mounts": mounts(overlays),
         "linux": {
             "namespaces": namespaces.iter().map(|kind| json!({ "type": kind })).collect::<Vec<_>>(),
             "cgroupsPath": format!("/containers/{name}/payload"),
@@ -150,7 +175,7 @@ mod tests {
 
     #[test]
     fn the_manifest_decides() {
-        let config = config("hello", &demo(), true);
+        let config = config("hello", &demo(), &overlays("hello", &demo()));
         let process = &config["process"];
         assert_eq!(process["args"], json!(["/usr/bin/busybox", "httpd"]));
         assert_eq!(process["user"], json!({ "uid": 65534, "gid": 65534 }));
@@ -174,8 +199,8 @@ mod tests {
 
     #[test]
     fn nothing_is_given_by_default() {
-        let config =
-            config("a", &container(r#"{"command":["/a"],"environment":{"PATH":"/a","B":"c"}}"#), true);
+        let bare = container(r#"{"command":["/a"],"environment":{"PATH":"/a","B":"c"}}"#);
+        let config = config("a", &bare, &overlays("a", &bare));
         assert_eq!(config["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(config["process"]["env"], json!(["B=c", "PATH=/a"]));
         assert!(config["linux"]["namespaces"].to_string().contains("network"));
@@ -195,7 +220,7 @@ mod tests {
         assert!(output.status.success(), "{output:?}");
         let text = std::fs::read(folder.path().join("config.json")).unwrap();
         let theirs: Value = serde_json::from_slice(&text).unwrap();
-        let ours = config("hello", &demo(), true);
+        let ours = config("hello", &demo(), &overlays("hello", &demo()));
         for part in ["process", "root", "linux"] {
             for key in theirs[part].as_object().unwrap().keys() {
                 assert!(!ours[part][key].is_null(), "{part}.{key}");
