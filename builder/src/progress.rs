@@ -46,6 +46,13 @@ impl Progress for Bar {
             }
         });
     }
+
+    fn note(&self, text: &str) {
+        self.with(|slot| match slot {
+            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
+            None => eprintln!("note: {text}"),
+        });
+    }
 }
 
 /// One line when a task begins.
@@ -63,4 +70,8 @@ impl Progress for Lines {
     fn advance(&self, _: u64) {}
 
     fn end(&self) {}
+
+    fn note(&self, text: &str) {
+        eprintln!("note: {text}");
+    }
 }
