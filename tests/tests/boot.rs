@@ -26,6 +26,8 @@ struct Evidence {
     answer: String,
     exit: Exit,
     console: String,
+    /// Of a second start of the same machine.
+    second: Report,
 }
 
 /// The release and what one boot of it showed; none when it cannot be had here.
@@ -50,7 +52,10 @@ fn boot(built: &Built) -> Result<Evidence, String> {
     let log_bytes =
         base64::prelude::BASE64_STANDARD.decode(&report.firmware_log).map_err(|e| e.to_string())?;
     let log = EventLog::parse(&log_bytes).map_err(|error| error.to_string())?;
-    Ok(Evidence { report, log, log_bytes, answer, exit, console: machine.console() })
+    let console = machine.console();
+    drop(machine);
+    let second = Machine::start(&config).and_then(|machine| machine.wait_report(UP)).map_err(text)?;
+    Ok(Evidence { report, log, log_bytes, answer, exit, console, second })
 }
 
 #[test]
@@ -163,6 +168,18 @@ fn the_root_is_the_signed_one_and_all_services_run() {
         assert!(service.running && service.starts == 1, "{service:?}");
     }
     assert!(report.addresses.iter().any(|address| address.contains("10.0.2.15")), "{:?}", report.addresses);
+}
+
+/// The firmware has now made its own boot entries and the TPM has been started before.
+#[test]
+fn a_second_start_measures_the_same() {
+    let Some((built, evidence)) = booted() else { return };
+    for comparison in compare(&built.release.pcrs, &evidence.second.pcrs, None) {
+        assert!(comparison.is_same(), "{comparison}");
+    }
+    for pcr in [0, 2, 3, 5, 6] {
+        assert_eq!(evidence.second.pcrs[&pcr], evidence.report.pcrs[&pcr], "PCR {pcr}");
+    }
 }
 
 #[test]

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 use ashlar_image::layout::Role;
+use ashlar_image::report::Report;
+use ashlar_image::verity;
 use ashlar_keys::{KeyFolder, NewKeys, authenticode};
 use ashlar_measured_boot::compare::compare;
 use ashlar_measured_boot::pe::Pe;
@@ -100,9 +102,49 @@ fn a_byte_changed_in_the_root_is_refused_by_verity() {
 fn a_byte_changed_in_the_verity_tree_is_refused_by_verity() {
     let Some(built) = wanted() else { return };
     let disk = Disk::copy_of(built);
-    // Block 0 is the superblock, block 1 the top of the tree.
-    disk.flip(Role::Verity, 4096 + 5);
-    refused_by_verity(built, &disk, "metadata block 1 ");
+    // The hashes of init's blocks: the tree's levels lie from the top down behind the superblock.
+    let levels = verity::levels(built.release.slot.root.size / 4096);
+    let (leaves, above) = levels.split_first().unwrap();
+    let leaf = init_in_root(built) / 4096 / verity::DIGESTS_PER_BLOCK;
+    assert!(leaf < *leaves);
+    let block = 1 + above.iter().sum::<u64>() + leaf;
+    disk.flip(Role::Verity, block * 4096 + 5);
+    refused_by_verity(built, &disk, &format!("metadata block {block} "));
+}
+
+/// Superblock and top of the tree are compared with the signed command line before the kernel sees them.
+#[test]
+fn a_byte_changed_at_the_top_of_the_verity_tree_is_refused_by_init() {
+    let Some(built) = wanted() else { return };
+    for (offset, words) in [(4096 + 5, "the top of the tree does not have the signed hash"), (90, "salt")] {
+        let disk = Disk::copy_of(built);
+        disk.flip(Role::Verity, offset);
+        let machine = Machine::start(&small(built, &disk)).unwrap();
+        machine.wait_console("The machine starts again in", UP).unwrap();
+        let console = machine.console();
+        let hash = built.release.root_hash.to_string();
+        let line =
+            console.lines().find(|line| line.contains("no root with the signed hash")).unwrap_or(&console);
+        assert!(line.contains(&hash) && line.contains(words), "{line}");
+        assert!(machine.wait_report(Duration::from_secs(1)).is_err());
+    }
+}
+
+/// Without the owner's keys everything starts, and PCR 7 tells.
+#[test]
+fn a_machine_without_secure_boot_is_told() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    let machine = Machine::start(&MachineConfig { variables: None, ..small(built, &disk) }).unwrap();
+    let report = machine.wait_report(UP).unwrap();
+    assert!(!report.secure_boot);
+    assert_eq!(different(built, &report), [7]);
+}
+
+/// The predicted PCRs that came to another value.
+fn different(built: &Built, report: &Report) -> Vec<u32> {
+    let comparisons = compare(&built.release.pcrs, &report.pcrs, None);
+    comparisons.iter().filter(|comparison| !comparison.is_same()).map(|comparison| comparison.pcr).collect()
 }
 
 /// Files on the EFI system partition are not signed. They reach the initramfs, init ignores them, and PCR 12
@@ -126,10 +168,21 @@ fn foreign_files_beside_the_uki_are_ignored_and_measured() {
     let console = machine.console();
     assert!(console.contains("ashlar.verity=") && !console.contains("ashlar.foreign"), "{console}");
 
-    let comparisons = compare(&built.release.pcrs, &report.pcrs, None);
-    let same = |pcr: u32| comparisons.iter().find(|comparison| comparison.pcr == pcr).unwrap().is_same();
-    assert!(same(4) && same(7) && same(11), "{comparisons:?}");
-    assert!(!same(9) && !same(12) && !same(13), "{comparisons:?}");
+    assert_eq!(different(built, &report), [9, 12, 13]);
+}
+
+/// The same add-on with the owner's signature is taken, so that it was the signature that was missing above.
+#[test]
+fn an_add_on_of_the_owner_is_taken_and_measured() {
+    let Some(built) = wanted() else { return };
+    let disk = Disk::copy_of(built);
+    disk.make_folder(EXTRA);
+    let addon = authenticode::sign(&addon(&built.uki()), built.key_folder().db(), None).unwrap();
+    disk.put(&disk.scratch("addon", &addon), &format!("{EXTRA}/owners.addon.efi"));
+    let machine = Machine::start(&small(built, &disk)).unwrap();
+    let report = machine.wait_report(UP).unwrap();
+    assert!(machine.console().contains("ashlar.foreign=1"), "{}", machine.console());
+    assert_eq!(different(built, &report), [4, 9, 12]);
 }
 
 /// An add-on (UAPI.3) with a command line and no signature: the UKI, with the names of all other sections
@@ -142,7 +195,9 @@ fn addon(uki: &[u8]) -> Vec<u8> {
     for section in &pe.sections {
         if section.name == ".cmdline" {
             let text = b"ashlar.foreign=1";
-            addon[section.raw.start..section.raw.start + text.len()].copy_from_slice(text);
+            let content = &mut addon[section.raw.clone()][..section.virtual_size as usize];
+            content.fill(b' ');
+            content[..text.len()].copy_from_slice(text);
         } else if section.name.starts_with('.') && !section.raw.is_empty() {
             let mut name = section.name.clone().into_bytes();
             name.resize(8, 0);

@@ -5,35 +5,34 @@
 use ashlar_tests::release::{build, new_keys};
 use ashlar_tests::sparse::difference;
 use ashlar_tests::{Built, Run, built, is_root, programs, skip};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-/// Every file below `folder` with its mode, by its path from there.
-fn files(folder: &Path) -> BTreeMap<PathBuf, u32> {
-    let mut found = BTreeMap::new();
+/// Every file and folder below `folder`, by its path from there. Their modes are not the release's but follow
+/// the user's umask.
+fn names(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
         for entry in std::fs::read_dir(next).unwrap() {
-            let entry = entry.unwrap();
-            let metadata = entry.metadata().unwrap();
-            if metadata.is_dir() {
-                folders.push(entry.path());
+            let path = entry.unwrap().path();
+            found.insert(path.strip_prefix(folder).unwrap().to_owned());
+            if path.is_dir() {
+                folders.push(path);
             }
-            let path = entry.path().strip_prefix(folder).unwrap().to_owned();
-            found.insert(path, metadata.permissions().mode());
         }
     }
     found
 }
 
 fn assert_same(one: &Path, other: &Path) {
-    let (left, right) = (files(one), files(other));
-    assert_eq!(left, right, "names or modes differ");
+    let (left, right) = (names(one), names(other));
+    assert_eq!(left, right);
     assert!(left.len() >= 10, "{left:?}");
-    for path in left.keys().filter(|path| one.join(path).is_file()) {
+    for path in left.iter().filter(|path| one.join(path).is_file()) {
         let differs = difference(&one.join(path), &other.join(path));
         assert_eq!(differs, None, "{} differs at this byte", path.display());
     }
