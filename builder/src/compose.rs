@@ -77,7 +77,8 @@ pub fn add_files(tree: &mut Tree, files: &[File], folder: &Path, time: i64) -> R
             (Some(text), _) => text.clone().into_bytes(),
             (None, Some(source)) => {
                 let path = folder.join(source);
-                std::fs::read(&path).map_err(|e| BuildError::io("read the file of the recipe", &path, e))?
+                std::fs::read(&path)
+                    .map_err(|e| BuildError::input("read the file of the recipe", &path, e))?
             }
             (None, None) => Vec::new(),
         };

@@ -32,8 +32,18 @@ pub enum BuildError {
     #[error("`{}` exists and holds no release", .0.display())]
     #[diagnostic(help("choose another folder with `-o`, or empty this one"))]
     OutputInTheWay(PathBuf),
-    /// A file cannot be read or written.
-    #[error("cannot {what} `{}`: {source}", path.display())]
+    /// A file that the user named, or that belongs to one, cannot be read.
+    #[error("cannot {what} `{}`", path.display())]
+    Input {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file of the result or of the cache cannot be read or written.
+    #[error("cannot {what} `{}`", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -109,6 +119,9 @@ pub enum BuildError {
         /// What is wrong.
         why: String,
     },
+    /// The user ended it.
+    #[error("ended before the machine had reported")]
+    Interrupted,
     /// A port of the machine did not answer.
     #[error("nothing answers at 127.0.0.1:{port}: {why}")]
     #[diagnostic(help("see the machine's console with `--console FILE`"))]
@@ -171,6 +184,11 @@ impl BuildError {
         Self::Io { what, path: path.to_owned(), source }
     }
 
+    /// A file given to the program cannot be read.
+    pub fn input(what: &'static str, path: &Path, source: std::io::Error) -> Self {
+        Self::Input { what, path: path.to_owned(), source }
+    }
+
     /// The exit code of the `ashlar` program.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -181,6 +199,7 @@ impl BuildError {
             | Self::BadInit { .. }
             | Self::Json(_)
             | Self::Inspect(_)
+            | Self::Input { .. }
             | Self::NotForwarded(_)
             | Self::NoPhase
             | Self::Kernel(_)
@@ -191,7 +210,7 @@ impl BuildError {
             | Self::Predict(_) => exit::INPUT,
             Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
             Self::Keys(_) => exit::KEYS,
-            Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } => exit::MACHINE,
+            Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } | Self::Interrupted => exit::MACHINE,
             Self::OutputInTheWay(_)
             | Self::Io { .. }
             | Self::TooLarge { .. }

@@ -91,7 +91,7 @@ impl Lock {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(BuildError::io("read the lock file", path, error)),
+            Err(error) => return Err(BuildError::input("read the lock file", path, error)),
         };
         let bad = |why| BuildError::BadLock { path: path.to_owned(), why };
         let lock: Self = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;

@@ -24,7 +24,7 @@ const MAX_ANSWER: u64 = 64 << 10;
 
 /// A machine that starts the release in `folder`: its disk, and a firmware that trusts its owner's keys only.
 pub fn config(folder: &Path, release: &Release) -> Result<MachineConfig, BuildError> {
-    let read = |path: &Path| std::fs::read(path).map_err(|e| BuildError::io("read", path, e));
+    let read = |path: &Path| std::fs::read(path).map_err(|e| BuildError::input("read", path, e));
     let list = |name: &str| read(&folder.join(SECURE_BOOT_DIR).join(format!("{name}.esl")));
     let variables =
         SecureBootVariables { pk: list("PK")?, kek: list("KEK")?, db: list("db")?, dbx: Vec::new() };

@@ -21,7 +21,7 @@ const MAX_LAYERS: u64 = 8 << 30;
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum OciError {
     /// A file of the layout cannot be read.
-    #[error("cannot read `{}` of the OCI layout: {source}", path.display())]
+    #[error("cannot read `{}` of the OCI layout", path.display())]
     #[diagnostic(help(
         "`oci-layout` names a folder with `index.json` and `blobs/`, as `skopeo copy … oci:FOLDER` writes it"
     ))]

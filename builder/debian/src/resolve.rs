@@ -30,6 +30,16 @@ struct Chosen {
 struct Demand {
     clause: Rc<Clause>,
     by: Option<String>,
+    /// Only the package of this very name will do: it was asked for and exists, so another one that provides the
+    /// name is not meant.
+    real: bool,
+}
+
+impl Demand {
+    /// Whether a package fulfils one alternative of this demand.
+    fn accepts(&self, candidate: &Candidate, alternative: &Alternative) -> bool {
+        matches(candidate, alternative) && (!self.real || candidate.name == alternative.name)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -108,7 +118,8 @@ impl Resolver<'_> {
         if self.excluded.contains(name) {
             return Err(Error::WantedAndExcluded(name.to_owned()));
         }
-        if self.index.records(name).is_empty() {
+        let real = !self.index.records(name).is_empty();
+        if !real {
             let provider = |record: &Record| self.index.stanza(*record).field("Package").map(str::to_owned);
             let providers: BTreeSet<String> =
                 self.index.providers(name).iter().filter_map(provider).collect();
@@ -124,7 +135,7 @@ impl Resolver<'_> {
             }
         }
         let alternative = Alternative { name: name.to_owned(), qualifier: None, constraint: None };
-        Ok(Demand { clause: Rc::new(vec![alternative]), by: None })
+        Ok(Demand { clause: Rc::new(vec![alternative]), by: None, real })
     }
 
     fn unknown(&self, name: &str) -> Error {
@@ -181,10 +192,10 @@ impl Resolver<'_> {
     /// Follows demands until one leaves a choice, which is returned with its candidates; none when all are fulfilled.
     fn follow(&mut self, state: &mut State) -> Result<Option<(Demand, Candidates)>, Error> {
         while let Some(demand) = state.fresh.pop_front() {
-            if self.is_fulfilled(state, &demand.clause) {
+            if self.is_fulfilled(state, &demand) {
                 continue;
             }
-            let candidates = self.candidates(&demand.clause)?;
+            let candidates = self.candidates(&demand)?;
             match &candidates[..] {
                 [] => return Err(self.unsatisfiable(state, &demand)),
                 [only] => {
@@ -195,25 +206,25 @@ impl Resolver<'_> {
             }
         }
         while let Some(demand) = state.open.pop_front() {
-            if !self.is_fulfilled(state, &demand.clause) {
-                let candidates = self.candidates(&demand.clause)?;
+            if !self.is_fulfilled(state, &demand) {
+                let candidates = self.candidates(&demand)?;
                 return Ok(Some((demand, candidates)));
             }
         }
         Ok(None)
     }
 
-    fn is_fulfilled(&self, state: &State, clause: &Clause) -> bool {
-        clause.iter().any(|alternative| {
+    fn is_fulfilled(&self, state: &State, demand: &Demand) -> bool {
+        demand.clause.iter().any(|alternative| {
             self.excluded.contains(alternative.name.as_str())
-                || state.chosen.values().any(|chosen| matches(&chosen.candidate, alternative))
+                || state.chosen.values().any(|chosen| demand.accepts(&chosen.candidate, alternative))
         })
     }
 
-    /// Packages that fulfil a clause, best first, none twice, none excluded.
-    fn candidates(&mut self, clause: &Clause) -> Result<Candidates, Error> {
+    /// Packages that fulfil a demand, best first, none twice, none excluded.
+    fn candidates(&mut self, demand: &Demand) -> Result<Candidates, Error> {
         let mut found = Candidates::new();
-        for alternative in clause {
+        for alternative in demand.clause.iter() {
             if !self.fits_architecture(alternative) {
                 continue;
             }
@@ -232,7 +243,7 @@ impl Resolver<'_> {
                 let known = |other: &Rc<Candidate>| {
                     other.name == candidate.name && other.version == candidate.version
                 };
-                if matches(&candidate, alternative)
+                if demand.accepts(&candidate, alternative)
                     && !self.excluded.contains(candidate.name.as_str())
                     && !found.iter().any(known)
                 {
@@ -282,9 +293,11 @@ impl Resolver<'_> {
             }
         }
         for clause in &candidate.depends {
-            state
-                .fresh
-                .push_back(Demand { clause: Rc::new(clause.clone()), by: Some(candidate.name.clone()) });
+            state.fresh.push_back(Demand {
+                clause: Rc::new(clause.clone()),
+                by: Some(candidate.name.clone()),
+                real: false,
+            });
         }
         state.chosen.insert(candidate.name.clone(), Chosen { candidate, by });
         Ok(())
@@ -402,6 +415,15 @@ mod tests {
         good("a 1; Depends: b (<< 3)\nb 3\nb 2", "a", "", "a=1 b=2");
         good("a 1; Depends: b\nb 1; Depends: a", "b", "", "a=1 b=1");
         good("a 1; Recommends: b\nb 1", "a", "", "a=1");
+    }
+
+    #[test]
+    fn a_package_asked_for_by_its_name_is_that_package() {
+        let packages = "box 1\nbox-static 2; Provides: box; Conflicts: box\na 1; Depends: box";
+        good(packages, "box", "", "box=1");
+        good(packages, "box-static a", "", "a=1 box-static=2");
+        let error = resolve(packages, "box-static box", "").unwrap_err();
+        assert!(error.contains("box-static 2 (asked for)") && error.contains("box 1 (asked for)"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn load(given: Option<&Path>) -> Result<Vec<u8>, BuildError> {
     let found = places.iter().find(|path| path.is_file()).ok_or_else(|| BuildError::NoInit {
         looked: places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", "),
     })?;
-    let bytes = std::fs::read(found).map_err(|e| BuildError::io("read", found, e))?;
+    let bytes = std::fs::read(found).map_err(|e| BuildError::input("read", found, e))?;
     let bad = |why: &'static str| BuildError::BadInit { path: found.clone(), why };
     let elf = goblin::elf::Elf::parse(&bytes).map_err(|_| bad("it is no ELF program"))?;
     if elf.header.e_machine != goblin::elf::header::EM_X86_64 {

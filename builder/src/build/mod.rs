@@ -137,7 +137,7 @@ fn secure_boot(output: &Output, keys: &KeyFolder, folder: &Path) -> Result<(), B
         write(output, &format!("{SECURE_BOOT_DIR}/{name}.esl"), list)?;
         let signed = folder.join(format!("{name}.auth"));
         let bytes =
-            std::fs::read(&signed).map_err(|e| BuildError::io("read the signed variable", &signed, e))?;
+            std::fs::read(&signed).map_err(|e| BuildError::input("read the signed variable", &signed, e))?;
         write(output, &format!("{SECURE_BOOT_DIR}/{name}.auth"), &bytes)?;
     }
     let certificate = ashlar_keys::certificate::pem(keys.db().certificate_der())?;

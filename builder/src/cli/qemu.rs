@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a power-off may take before the machine is killed.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ impl Qemu {
         }
         let deadline = Duration::from_secs(self.deadline);
         if self.check {
-            return self.check(&machine, &release, deadline);
+            return self.check(&machine, &release, deadline, &stop);
         }
         eprintln!("end with ctrl-c: the machine is then switched off in order");
         let judged = std::thread::scope(|scope| {
@@ -161,8 +161,9 @@ impl Qemu {
         machine: &Machine,
         release: &ashlar_image::release::Release,
         deadline: Duration,
+        stop: &AtomicBool,
     ) -> Result<ExitCode, BuildError> {
-        let report = machine.wait_report(deadline)?;
+        let report = wait_report(machine, deadline, stop)?;
         let verdict: Verdict = machine::judge(release, &report)?;
         let mut pages = Vec::new();
         for (guest, path) in &self.get {
@@ -189,6 +190,25 @@ impl Qemu {
             print(&format!("power-off: {exit}\n"));
         }
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(crate::error::exit::MACHINE) })
+    }
+}
+
+/// Waits for the report, and switches the machine off when the user wants to end.
+fn wait_report(machine: &Machine, limit: Duration, stop: &AtomicBool) -> Result<Report, BuildError> {
+    const SLICE: Duration = Duration::from_millis(200);
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match machine.wait_report(left.min(SLICE)) {
+            Ok(report) => return Ok(report),
+            Err(_) if stop.load(Ordering::Relaxed) => {
+                machine.power_down(POWER_OFF)?;
+                return Err(BuildError::Interrupted);
+            }
+            // The error of a slice speaks of that slice: the last one speaks of the whole time.
+            Err(_) if left > SLICE && machine.ended().is_none() => {}
+            Err(_) => return Ok(machine.wait_report(SLICE.max(left))?),
+        }
     }
 }
 

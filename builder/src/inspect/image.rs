@@ -83,7 +83,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 pub(super) fn disk(path: &Path, file: &mut File) -> Result<Disk, BuildError> {
-    let size = file.metadata().map_err(|e| BuildError::io("read the size of", path, e))?.len();
+    let size = file.metadata().map_err(|e| BuildError::input("read the size of", path, e))?.len();
     let partitions = disk::read(file).map_err(|e| damaged(path, "a disk image", e))?;
     let partitions = partitions
         .into_iter()

@@ -63,7 +63,7 @@ pub enum InspectError {
 
 /// Reads up to `limit` bytes of a file, and fails when there are more.
 fn read_whole(path: &Path, limit: u64, kind: &'static str) -> Result<Vec<u8>, BuildError> {
-    let fail = |e| BuildError::io("read", path, e);
+    let fail = |e| BuildError::input("read", path, e);
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
@@ -94,7 +94,7 @@ pub fn inspect(path: &Path) -> Result<Inspection, BuildError> {
     if path.is_dir() {
         return Ok(Inspection::Release(Box::new(release(path)?)));
     }
-    let fail = |e| BuildError::io("read", path, e);
+    let fail = |e| BuildError::input("read", path, e);
     let mut file = File::open(path).map_err(fail)?;
     let mut head = Vec::new();
     (&mut file).take(4096).read_to_end(&mut head).map_err(fail)?;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum RecipeError {
     /// The file cannot be read.
-    #[error("cannot read the recipe `{}`: {source}", path.display())]
+    #[error("cannot read the recipe `{}`", path.display())]
     #[diagnostic(help("give the path of a recipe, such as examples/container-host.toml"))]
     Read {
         /// The file.
