@@ -9,11 +9,11 @@ mod root;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::lock::{self, Lock};
+use crate::os_release;
 use crate::output::{Output, RELEASE_FILE};
 use crate::packages::{LockPolicy, Source};
 use crate::recipe::Recipe;
 use crate::timings::Timings;
-use crate::{compose, os_release};
 use ashlar_debian::{Cache, Package, Progress};
 use ashlar_image::digest::Digest;
 use ashlar_image::release::{self, Artifact, Release};
@@ -203,31 +203,4 @@ fn release(
 /// Adds the packages of a part to a tree.
 fn unpack(tree: &mut ashlar_tree::Tree, packages: &[Package]) -> Result<(), BuildError> {
     Ok(ashlar_debian::compose(packages, tree)?)
-}
-
-/// A container's root file system and what its image says.
-fn container<'a>(
-    recipe: &'a crate::recipe::Container,
-    recipe_folder: &Path,
-    packages: &BTreeMap<String, Vec<Package>>,
-    time: i64,
-    notes: &mut Vec<String>,
-) -> Result<compose::ContainerTree<'a>, BuildError> {
-    let (mut tree, defaults) = match &recipe.oci_layout {
-        Some(layout) => {
-            let (tree, defaults, _) = crate::oci::load(&recipe_folder.join(layout))?;
-            (tree, defaults)
-        }
-        None => {
-            let mut tree = compose::skeleton(time)?;
-            unpack(&mut tree, part(packages, &format!("container {}", recipe.name)))?;
-            (tree, compose::ImageDefaults::default())
-        }
-    };
-    compose::add_mount_points(&mut tree, time)?;
-    compose::add_files(&mut tree, &recipe.files, recipe_folder, time)?;
-    for path in compose::remove(&mut tree, &recipe.remove) {
-        notes.push(format!("container `{}`: `{path}` was to be removed and is not there", recipe.name));
-    }
-    Ok(compose::ContainerTree { recipe, tree, defaults })
 }

@@ -1,12 +1,12 @@
 //! The root: its tree, the erofs image and the verity tree over it.
 
 use super::boot::Kernel;
-use super::{container, part, unpack};
+use super::{part, unpack};
 use crate::compose;
 use crate::error::BuildError;
 use crate::identity::Identity;
 use crate::output::Output;
-use crate::recipe::Recipe;
+use crate::recipe::{Container, Recipe};
 use ashlar_debian::Package;
 use ashlar_formats::erofs::{self, Plan};
 use ashlar_formats::verity;
@@ -22,6 +22,33 @@ use std::path::Path;
 pub const ROOT_FILE: &str = "root.erofs";
 /// Name of its verity superblock and tree.
 pub const VERITY_FILE: &str = "root.verity";
+
+/// A container's root file system and what its image says.
+fn container<'a>(
+    recipe: &'a Container,
+    recipe_folder: &Path,
+    packages: &BTreeMap<String, Vec<Package>>,
+    time: i64,
+    notes: &mut Vec<String>,
+) -> Result<compose::ContainerTree<'a>, BuildError> {
+    let (mut tree, defaults) = match &recipe.oci_layout {
+        Some(layout) => {
+            let (tree, defaults, _) = crate::oci::load(&recipe_folder.join(layout))?;
+            (tree, defaults)
+        }
+        None => {
+            let mut tree = compose::skeleton(time)?;
+            unpack(&mut tree, part(packages, &format!("container {}", recipe.name)))?;
+            (tree, compose::ImageDefaults::default())
+        }
+    };
+    compose::add_mount_points(&mut tree, time)?;
+    compose::add_files(&mut tree, &recipe.files, recipe_folder, time)?;
+    for path in compose::remove(&mut tree, &recipe.remove) {
+        notes.push(format!("container `{}`: `{path}` was to be removed and is not there", recipe.name));
+    }
+    Ok(compose::ContainerTree { recipe, tree, defaults })
+}
 
 /// The whole tree of the root.
 #[allow(clippy::too_many_arguments)] // each is one source of the tree
