@@ -1,0 +1,2 @@
+//! What differs between two releases.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What maintainer scripts would have done, from data.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What should not be in an image, said before it is signed.
+#![forbid(unsafe_code)]

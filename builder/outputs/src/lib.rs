@@ -1,0 +1,2 @@
+//! Disk images in the formats of hypervisors.
+#![forbid(unsafe_code)]

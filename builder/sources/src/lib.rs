@@ -1,0 +1,2 @@
+//! File trees from directories, tar archives, OCI layouts and registries.
+#![forbid(unsafe_code)]
