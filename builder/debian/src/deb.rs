@@ -1,12 +1,15 @@
 //! The package file: an `ar` archive with a control and a data archive (deb(5), format 2.0).
 
 use crate::tar_entries::{EntryKind, read_entries};
+use std::collections::BTreeMap;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom, Take};
 
 /// Largest control archive, unpacked, in bytes.
 pub const MAX_CONTROL: u64 = 64 << 20;
-/// Largest control file, in bytes.
-const MAX_CONTROL_FILE: u64 = 1 << 20;
+/// Largest file of a control archive, in bytes. `md5sums` of the largest packages have some megabytes.
+const MAX_CONTROL_FILE: u64 = 16 << 20;
+/// Most files of a control archive; dpkg knows about twenty names.
+const MAX_CONTROL_FILES: usize = 1024;
 /// Most members that are looked at before the data archive.
 const MAX_MEMBERS: usize = 16;
 /// Memory that unpacking one xz stream may take: dpkg's highest level needs 65 MiB.
@@ -18,6 +21,7 @@ const MAGIC: &[u8; 8] = b"!<arch>\n";
 enum Packing {
     None,
     Gzip,
+    Bzip2,
     Xz,
     Zstd,
 }
@@ -29,6 +33,10 @@ struct Member {
     size: u64,
     packing: Packing,
 }
+
+/// The files of a control archive by name (`control`, `postinst`, `conffiles`). A file that is not UTF-8, a maintainer
+/// script that is a program for instance, is named without its content.
+pub type ControlFiles = BTreeMap<String, Option<String>>;
 
 /// A package file whose members were found.
 #[derive(Debug, Clone, Copy)]
@@ -75,11 +83,23 @@ impl Deb {
         Err("it has no data archive".into())
     }
 
-    /// The control file.
+    /// The control file (deb-control(5)).
     ///
     /// # Errors
     /// Says what does not fit the format.
     pub fn control(&self, file: &mut (impl Read + Seek)) -> Result<String, String> {
+        match self.control_files(file)?.remove("control") {
+            Some(Some(control)) => Ok(control),
+            Some(None) => Err("its control file is not UTF-8".into()),
+            None => Err("it has no control file".into()),
+        }
+    }
+
+    /// All files of the control archive: control file, maintainer scripts, triggers and so on.
+    ///
+    /// # Errors
+    /// Says what does not fit the format.
+    pub fn control_files(&self, file: &mut (impl Read + Seek)) -> Result<ControlFiles, String> {
         let mut tar = Vec::new();
         open(self.control, file)?
             .take(MAX_CONTROL + 1)
@@ -88,17 +108,24 @@ impl Deb {
         if tar.len() as u64 > MAX_CONTROL {
             return Err(format!("its control archive has more than {MAX_CONTROL} bytes"));
         }
+        let mut files = ControlFiles::new();
         for entry in read_entries(&mut Cursor::new(&tar))? {
-            if let EntryKind::File { offset, len } = entry.kind
-                && entry.path == b"control"
-                && len <= MAX_CONTROL_FILE
-            {
-                let start = usize::try_from(offset).map_err(|error| error.to_string())?;
-                let bytes = tar.get(start..start + len as usize).ok_or("its control archive is cut off")?;
-                return String::from_utf8(bytes.to_vec()).map_err(|_| "its control file is not UTF-8".into());
+            let EntryKind::File { offset, len } = entry.kind else { continue };
+            // dpkg has no folders there; a name is a line of the kept file.
+            let name = String::from_utf8(entry.path).ok().filter(|name| is_control_name(name));
+            let name = name.ok_or("its control archive has a file whose name cannot be used")?;
+            if len > MAX_CONTROL_FILE {
+                return Err(format!("its control file `{name}` has more than {MAX_CONTROL_FILE} bytes"));
+            }
+            let start = usize::try_from(offset).map_err(text)?;
+            let end = start.checked_add(usize::try_from(len).map_err(text)?);
+            let bytes = end.and_then(|end| tar.get(start..end)).ok_or("its control archive is cut off")?;
+            files.insert(name, std::str::from_utf8(bytes).ok().map(str::to_owned));
+            if files.len() > MAX_CONTROL_FILES {
+                return Err(format!("its control archive has more than {MAX_CONTROL_FILES} files"));
             }
         }
-        Err("it has no control file".into())
+        Ok(files)
     }
 
     /// The data archive, unpacked as it is read.
@@ -112,6 +139,11 @@ impl Deb {
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// Whether a file of the control archive can have this name.
+pub(crate) fn is_control_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-._".contains(&c))
 }
 
 /// Name and size of the member whose header is at `offset`.
@@ -146,6 +178,7 @@ fn packing(name: &str, ending: &str) -> Result<Packing, String> {
     match ending {
         "" => Ok(Packing::None),
         ".gz" => Ok(Packing::Gzip),
+        ".bz2" => Ok(Packing::Bzip2),
         ".xz" => Ok(Packing::Xz),
         ".zst" => Ok(Packing::Zstd),
         _ => Err(format!("its member `{name}` is packed in a way that is not known")),
@@ -158,6 +191,7 @@ fn open<R: Read + Seek>(member: Member, file: &mut R) -> Result<Box<dyn Read + '
     Ok(match member.packing {
         Packing::None => Box::new(packed),
         Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
         Packing::Xz => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)

@@ -15,6 +15,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(ashlar_cache::CacheError),
     /// The build host has no usable apt source.
     #[error("no Debian archive is enabled in the apt sources under `{}`; name one with `--mirror URL`", .0.display())]
     NoMirror(PathBuf),
@@ -167,13 +170,13 @@ pub enum Error {
     },
     /// A file in the cache was changed and cannot be repaired without the network.
     #[error(
-        "`{}` in the cache is damaged ({package}) and {why}", path.display()
+        "`{}` in the cache is damaged ({what}) and {why}", path.display()
     )]
     Damaged {
         /// The damaged file.
         path: PathBuf,
-        /// Name and version of the package.
-        package: String,
+        /// What it holds: name and version of a package, or a suite.
+        what: String,
         /// Why it is not repaired, and what to do.
         why: &'static str,
     },
@@ -213,6 +216,15 @@ pub enum Error {
         /// The contested path.
         path: String,
     },
+}
+
+impl From<ashlar_cache::CacheError> for Error {
+    fn from(error: ashlar_cache::CacheError) -> Self {
+        match error {
+            ashlar_cache::CacheError::Io { what, path, source } => Self::Io { what, path, source },
+            other => Self::Cache(other),
+        }
+    }
 }
 
 impl Error {

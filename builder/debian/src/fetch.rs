@@ -1,19 +1,20 @@
 //! Fetching packages into the cache: verified, unpacked, several at a time.
 
 use crate::Error;
-use crate::cache::Cache;
 use crate::compose::compose;
 use crate::progress::Progress;
 use crate::relation::is_name;
 use crate::release::sha256_field;
 use crate::store::{self, Loaded, Unpacked};
 use crate::transport::{Client, Failure, Network, check_mirror};
+use ashlar_cache::{Cache, Room};
 use ashlar_tree::Tree;
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -83,7 +84,19 @@ impl Package {
 
     /// The package's control file (deb-control(5)).
     pub fn control(&self) -> &str {
-        &self.unpacked.control
+        self.control_file("control").unwrap_or("")
+    }
+
+    /// A file of the package's control archive (deb(5)): `postinst`, `preinst`, `postrm`, `prerm`, `config`, `triggers`,
+    /// `conffiles`, `templates`, `md5sums`, `shlibs` and so on; at most 16 MiB. None when the package has no such file, or
+    /// one that is not UTF-8 (see [`Package::control_files`]).
+    pub fn control_file(&self, name: &str) -> Option<&str> {
+        self.unpacked.control.get(name)?.as_deref()
+    }
+
+    /// All files of the control archive, by name. A script that is a program and no text has no content here.
+    pub fn control_files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.unpacked.control.iter().map(|(name, content)| (name.as_str(), content.as_deref()))
     }
 }
 
@@ -161,8 +174,21 @@ struct Fetcher<'a> {
     stop: AtomicBool,
 }
 
+/// Where the package file with this SHA-256 lies.
+fn deb_path(cache: &Cache, sha256: &str) -> PathBuf {
+    cache.path(Room::Packages, &format!("{sha256}.deb"))
+}
+
 impl Fetcher<'_> {
     fn obtain(&self, package: &Locked) -> Result<Unpacked, Error> {
+        if let Loaded::Good(unpacked) = store::load(self.cache, &package.sha256)? {
+            self.progress.advance(package.size);
+            return Ok(unpacked);
+        }
+        // A worker holds one lock at a time, so that no two builds wait for each other.
+        let waiting =
+            || self.progress.note(&format!("another build fetches {}; waiting for it", package.label()));
+        let _lock = self.cache.lock(&package.sha256, waiting)?;
         let mut damaged = match store::load(self.cache, &package.sha256)? {
             Loaded::Good(unpacked) => {
                 self.progress.advance(package.size);
@@ -192,25 +218,20 @@ impl Fetcher<'_> {
 
     /// The package file in the cache, if it is there and what it should be.
     fn cached_deb(&self, package: &Locked, damaged: &mut Vec<PathBuf>) -> Result<Option<File>, Error> {
-        let path = self.cache.deb(&package.sha256);
+        let path = deb_path(self.cache, &package.sha256);
         let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("read", &path)(error)),
         };
         let mut context = Context::new(&SHA256);
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match file.read(&mut buffer).map_err(Error::io("read", &path))? {
-                0 => break,
-                length => context.update(&buffer[..length]),
-            }
-        }
+        hash_into(&mut file, &mut context).map_err(Error::io("read", &path))?;
         if hex::encode(context.finish()) != package.sha256 {
             damaged.push(path);
             return Ok(None);
         }
         file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
+        self.cache.touch(&path);
         Ok(Some(file))
     }
 
@@ -221,59 +242,123 @@ impl Fetcher<'_> {
             (Network::Online, None) => "no mirror is known to fetch it from; name one with `--mirror URL`",
         };
         Err(match damaged.last() {
-            Some(path) => Error::Damaged { path: path.clone(), package: package.label(), why },
+            Some(path) => Error::Damaged { path: path.clone(), what: package.label(), why },
             None => Error::NotCached { package: package.label(), why },
         })
     }
 
+    /// Fetches a package file. What an earlier attempt, or an earlier build, has got of it is gone on with; should that
+    /// come to a wrong hash, it is fetched again from its start.
     fn download_from(&self, mirror: &str, package: &Locked) -> Result<File, Error> {
-        let path = self.cache.deb(&package.sha256);
-        let wrong = |expected: String, got: String| {
-            Failure::Ours(Error::PackageHash {
-                package: package.label(),
-                mirror: mirror.to_owned(),
-                expected,
-                got,
-            })
-        };
-        // What a second attempt reads again does not count again.
+        let path = deb_path(self.cache, &package.sha256);
+        let partial = self.cache.partial(&package.sha256);
         let mut told = 0;
-        let file = self.client.get(mirror, &package.path, |body| {
-            let mut file = self.cache.temporary().map_err(Failure::Ours)?;
-            let mut context = Context::new(&SHA256);
-            let mut buffer = vec![0; CHUNK];
-            let mut length = 0;
-            loop {
-                if self.stop.load(Ordering::Relaxed) {
-                    return Err(Failure::Final("stopped, as another package failed".into()));
+        let mut resumed = partial.exists();
+        loop {
+            let received = self.receive(mirror, package, &partial, &mut told);
+            let wrong = match received {
+                Ok((mut file, None)) => {
+                    self.cache.keep_path(&file, &partial, &path)?;
+                    file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
+                    return Ok(file);
                 }
-                let step = body.read(&mut buffer)?;
-                if step == 0 {
-                    break;
+                Ok((_, Some(wrong))) => wrong,
+                Err(error) => return Err(error),
+            };
+            std::fs::remove_file(&partial).map_err(Error::io("remove", &partial))?;
+            if !resumed {
+                return Err(wrong);
+            }
+            resumed = false;
+        }
+    }
+
+    /// Receives what is missing of `partial`, and says what is wrong with the whole. `told` is how many bytes of it the
+    /// progress has been told of: what is received again does not count again.
+    fn receive(
+        &self,
+        mirror: &str,
+        package: &Locked,
+        partial: &Path,
+        told: &mut u64,
+    ) -> Result<(File, Option<Error>), Error> {
+        let wrong = |expected: String, got: String| Error::PackageHash {
+            package: package.label(),
+            mirror: mirror.to_owned(),
+            expected,
+            got,
+        };
+        let io = |error| Error::io("write", partial)(error);
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o644)
+            .open(partial)
+            .map_err(io)?;
+        let mut context = Context::new(&SHA256);
+        let mut length = hash_into(&mut file, &mut context).map_err(io)?;
+        let mut tell = |length: u64| {
+            if length > *told {
+                self.progress.advance(length - *told);
+                *told = length;
+            }
+        };
+        // A whole file that only lacks its name is not asked for; one that is too long can only be wrong.
+        if length < package.size {
+            self.client.get_from(mirror, &package.path, &mut length, |body, from, length| {
+                if from != *length {
+                    file.set_len(from).map_err(|error| Failure::Ours(io(error)))?;
+                    file.seek(SeekFrom::Start(0)).map_err(|error| Failure::Ours(io(error)))?;
+                    context = Context::new(&SHA256);
+                    *length = hash_into(&mut file, &mut context).map_err(|error| Failure::Ours(io(error)))?;
                 }
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    if self.stop.load(Ordering::Relaxed) {
+                        return Err(Failure::Final("stopped, as another package failed".into()));
+                    }
+                    let step = body.read(&mut buffer)?;
+                    let bytes = buffer.get(..step).unwrap_or_default();
+                    if step == 0 || *length > package.size {
+                        return Ok(());
+                    }
+                    file.write_all(bytes).map_err(|error| Failure::Ours(io(error)))?;
+                    context.update(bytes);
+                    *length += step as u64;
+                    tell((*length).min(package.size));
+                }
+            })?;
+        }
+        tell(length.min(package.size));
+        let got = hex::encode(context.finish());
+        let verdict = if length > package.size {
+            Some(wrong(format!("{} bytes", package.size), "more".into()))
+        } else if length < package.size {
+            Some(wrong(format!("{} bytes", package.size), format!("{length} bytes")))
+        } else if got != package.sha256 {
+            Some(wrong(format!("SHA-256 {}", package.sha256), got))
+        } else {
+            None
+        };
+        Ok((file, verdict))
+    }
+}
+
+/// Hashes what is left of a file and says how many bytes that was.
+fn hash_into(file: &mut File, context: &mut Context) -> std::io::Result<u64> {
+    let mut buffer = vec![0; CHUNK];
+    let mut length = 0;
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(length),
+            Ok(step) => {
+                context.update(buffer.get(..step).unwrap_or_default());
                 length += step as u64;
-                if length > package.size {
-                    return Err(wrong(format!("{} bytes", package.size), "more".into()));
-                }
-                context.update(&buffer[..step]);
-                file.write_all(&buffer[..step]).map_err(|e| Failure::Ours(Error::io("write", &path)(e)))?;
-                if length > told {
-                    self.progress.advance(length - told);
-                    told = length;
-                }
             }
-            if length != package.size {
-                return Err(wrong(format!("{} bytes", package.size), format!("{length} bytes")));
-            }
-            let got = hex::encode(context.finish());
-            if got == package.sha256 {
-                Ok(file)
-            } else {
-                Err(wrong(format!("SHA-256 {}", package.sha256), got))
-            }
-        })?;
-        let mut file = Cache::keep(file, &path)?;
-        file.seek(SeekFrom::Start(0)).map_err(Error::io("read", &path))?;
-        Ok(file)
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! The index of a suite: which packages there are.
 
-use crate::cache::{Cache, read_if_there, sha256};
 use crate::openpgp;
 use crate::progress::Progress;
 use crate::relation::{Clause, Constraint, is_name, parse_relations};
@@ -9,6 +8,7 @@ use crate::stanza::{Stanza, stanzas};
 use crate::transport::{Client, Network, check_mirror};
 use crate::version::compare_versions;
 use crate::{Error, Locked};
+use ashlar_cache::{Cache, Room, read_if_there, sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
@@ -266,7 +266,7 @@ impl<'a> Loader<'a> {
         };
         // The mirror is part of the name: an index of another mirror may be newer, but its files may not be here.
         let key = sha256(format!("{}\n{}", self.mirror, self.suite.suite).as_bytes());
-        let path = self.cache.index_file(&format!("{key}.InRelease"));
+        let path = self.cache.path(Room::Indexes, &format!("{key}.InRelease"));
         let cached = read_if_there(&path, openpgp::MAX_MESSAGE)?;
         if self.network == Network::Offline {
             let bytes = cached.ok_or_else(|| Error::NoCachedIndex {
@@ -385,7 +385,7 @@ impl<'a> Loader<'a> {
         for (ending, packing) in PACKINGS.iter().rev() {
             let Some((hash, size)) = forms.get(ending) else { continue };
             // A damaged file is the same as none: it is written anew below.
-            if let Ok(Some(bytes)) = read_if_there(&self.cache.index_file(hash), *size)
+            if let Ok(Some(bytes)) = read_if_there(&self.cache.path(Room::Indexes, hash), *size)
                 && sha256(&bytes) == *hash
             {
                 return self.unpack(name, &bytes, *packing, forms).map(text);
@@ -411,8 +411,8 @@ impl<'a> Loader<'a> {
             };
             let unpacked = self.unpack(name, &bytes, packing, forms)?;
             match forms.get("") {
-                Some((hash, _)) => self.cache.write(&self.cache.index_file(hash), &unpacked)?,
-                None => self.cache.write(&self.cache.index_file(hash), &bytes)?,
+                Some((hash, _)) => self.cache.write(&self.cache.path(Room::Indexes, hash), &unpacked)?,
+                None => self.cache.write(&self.cache.path(Room::Indexes, hash), &bytes)?,
             }
             return Ok(text(unpacked));
         }

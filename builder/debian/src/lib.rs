@@ -27,7 +27,7 @@ mod version;
 
 pub use cache::Cache;
 pub use compose::compose;
-pub use deb::{Deb, MAX_CONTROL};
+pub use deb::{ControlFiles, Deb, MAX_CONTROL};
 pub use error::Error;
 pub use fetch::{Locked, Package, fetch};
 pub use index::{DEFAULT_KEYRINGS, Index, Suite};

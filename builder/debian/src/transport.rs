@@ -7,7 +7,7 @@
 use crate::Error;
 use base64::Engine;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 use ureq::http::{Uri, header};
@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_REDIRECTS: usize = 5;
 /// Waiting time before each further attempt.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1500)];
+/// An attempt that got so many bytes further has not failed in vain: the attempts are counted anew.
+const HEADWAY: u64 = 1 << 20;
 
 /// Why an attempt failed.
 pub(crate) enum Failure {
@@ -118,33 +120,45 @@ impl Client {
         Self { agent: ureq::Agent::with_parts(config, connector, DefaultResolver::default()), proxies }
     }
 
-    /// Opens `path` below `mirror` and gives it to `consume`, which reads to the end and says what became of
-    /// it. Both are done again when the connection fails in between.
-    pub(crate) fn get<T>(
+    /// Opens `path` below `mirror` from byte `position` on and gives it to `consume`, with the byte at which it really
+    /// begins (0 when the mirror knows no ranges) and the position, which `consume` moves on as it reads to the end. Both are
+    /// done again from there when the connection fails in between.
+    pub(crate) fn get_from<T>(
         &self,
         mirror: &str,
         path: &str,
-        mut consume: impl FnMut(&mut dyn Read) -> Result<T, Failure>,
+        position: &mut u64,
+        mut consume: impl FnMut(&mut dyn Read, u64, &mut u64) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let fail =
             |why| Error::Mirror { mirror: mirror.to_owned(), path: path.to_owned(), why, cached: None };
         let mut pauses = PAUSES.iter();
+        let mut best = *position;
         loop {
-            match self.open(mirror, path).and_then(|mut body| consume(&mut body)) {
+            let result = self
+                .open(mirror, path, *position)
+                .and_then(|(mut body, from)| consume(&mut body, from, position));
+            match result {
                 Ok(result) => return Ok(result),
                 Err(Failure::Ours(error)) => return Err(error),
                 Err(Failure::Final(why)) => return Err(fail(why)),
-                Err(Failure::Passing(why)) => match pauses.next() {
-                    Some(pause) => std::thread::sleep(*pause),
-                    None => return Err(fail(why)),
-                },
+                Err(Failure::Passing(why)) => {
+                    if *position >= best.saturating_add(HEADWAY) {
+                        best = *position;
+                        pauses = PAUSES.iter();
+                    }
+                    match pauses.next() {
+                        Some(pause) => std::thread::sleep(*pause),
+                        None => return Err(fail(why)),
+                    }
+                }
             }
         }
     }
 
     /// Reads `path` below `mirror` into memory: at most `limit` bytes.
     pub(crate) fn read(&self, mirror: &str, path: &str, limit: u64) -> Result<Vec<u8>, Error> {
-        self.get(mirror, path, |body| {
+        self.get_from(mirror, path, &mut 0, |body, _, _| {
             let mut bytes = Vec::new();
             body.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
             if bytes.len() as u64 > limit {
@@ -154,20 +168,39 @@ impl Client {
         })
     }
 
-    fn open(&self, mirror: &str, path: &str) -> Result<Box<dyn Read>, Failure> {
+    /// Opens a file from byte `offset` on, or from its start if that is not to be had; says which.
+    fn open(&self, mirror: &str, path: &str, offset: u64) -> Result<(Box<dyn Read>, u64), Failure> {
         if let Some(folder) = mirror.strip_prefix("file://") {
-            return match File::open(Path::new(folder).join(path)) {
-                Ok(file) => Ok(Box::new(file)),
+            let open = || -> std::io::Result<File> {
+                let mut file = File::open(Path::new(folder).join(path))?;
+                file.seek(SeekFrom::Start(offset))?;
+                Ok(file)
+            };
+            return match open() {
+                Ok(file) => Ok((Box::new(file), offset)),
                 Err(error) => Err(Failure::Final(error.to_string())),
             };
         }
         let mut url = format!("{}/{}", mirror.trim_end_matches('/'), escape(path));
         for _ in 0..=MAX_REDIRECTS {
             let uri: Uri = url.parse().map_err(|_| Failure::Final(format!("`{url}` is not a URL")))?;
-            let mut response = self.request(&uri)?;
+            let mut response = self.request(&uri, offset)?;
             let status = response.status();
             if status.is_success() {
-                return Ok(Box::new(response.into_body().into_reader()));
+                let from = match status.as_u16() {
+                    206 => range_start(&response).ok_or_else(|| {
+                        Failure::Final("it answers with a part of the file and does not say which".into())
+                    })?,
+                    _ => 0,
+                };
+                if from != 0 && from != offset {
+                    return Err(Failure::Final("it answers with another part than was asked for".into()));
+                }
+                return Ok((Box::new(response.into_body().into_reader()), from));
+            }
+            // The file ends before: what is there already is not a part of it.
+            if status.as_u16() == 416 && offset > 0 {
+                return self.open(mirror, path, 0);
             }
             if !status.is_redirection() {
                 let why = format!("it answers {status}");
@@ -184,7 +217,13 @@ impl Client {
         Err(Failure::Final(format!("it redirects more than {MAX_REDIRECTS} times")))
     }
 
-    fn request(&self, url: &Uri) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+    fn request(&self, url: &Uri, offset: u64) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+        // The hash of the whole is compared in the end, so that the parts need no entity tag to belong together.
+        let range = (offset > 0).then(|| format!("bytes={offset}-"));
+        let get = |url: &Uri| match &range {
+            Some(range) => self.agent.get(url).header(header::RANGE, range),
+            None => self.agent.get(url),
+        };
         let passing = |error: ureq::Error| match error {
             ureq::Error::BadUri(_)
             | ureq::Error::InvalidProxyUrl
@@ -193,11 +232,11 @@ impl Client {
             _ => Failure::Passing(error.to_string()),
         };
         let Some(proxy) = self.proxies.for_url(url) else {
-            return self.agent.get(url).call().map_err(passing);
+            return get(url).call().map_err(passing);
         };
         if url.scheme_str() == Some("https") {
             let proxy = ureq::Proxy::new(proxy).map_err(passing)?;
-            return self.agent.get(url).config().proxy(Some(proxy)).build().call().map_err(passing);
+            return get(url).config().proxy(Some(proxy)).build().call().map_err(passing);
         }
         let bad_proxy = || Failure::Final("the proxy that the environment names cannot be used".into());
         let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
@@ -216,7 +255,7 @@ impl Client {
             .build()
             .map_err(|_| bad_proxy())?;
         let host = url.authority().map_or("", |authority| authority.as_str());
-        let mut request = self.agent.get(target).header(header::HOST, host);
+        let mut request = get(&target).header(header::HOST, host);
         if let Some(user) = user {
             let user = unescape(user).ok_or_else(bad_proxy)?;
             let credentials = base64::engine::general_purpose::STANDARD.encode(user);
@@ -224,6 +263,12 @@ impl Client {
         }
         request.call().map_err(passing)
     }
+}
+
+/// The first byte of a partial answer (`Content-Range: bytes 7-9/10`; RFC 9110, section 14.4).
+fn range_start<T>(response: &ureq::http::Response<T>) -> Option<u64> {
+    let value = response.headers().get(header::CONTENT_RANGE)?.to_str().ok()?;
+    value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
 /// Sends requests for `/http://…` as requests for `http://…`, which a proxy takes (RFC 9112, section 3.2.2). The client
