@@ -8,6 +8,7 @@
 mod directory;
 mod inode;
 mod plan;
+pub mod read;
 mod write;
 
 pub use plan::Plan;
