@@ -2,6 +2,7 @@
 //! `EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS` (UEFI Specification 2.10, section 8.2.2).
 
 use crate::authenticode::WIN_CERT_REVISION;
+use crate::purpose::{Base64, Purpose};
 use crate::signer::CertifiedKey;
 use crate::{KeyError, cms, time};
 use ashlar_measured_boot::efi::Guid;
@@ -37,10 +38,11 @@ pub fn vendor(name: &str) -> Option<Guid> {
 /// one that is not later than that of the last write. PK and KEK are signed by PK, db and dbx by KEK (or PK).
 pub fn variable(name: &str, payload: &[u8], time: i64, key: &CertifiedKey) -> Result<Vec<u8>, KeyError> {
     let vendor = vendor(name).ok_or_else(|| KeyError::VariableName(name.to_owned()))?;
+    let purpose = Purpose::Variable { name: name.to_owned(), time, payload: Base64(payload.to_vec()) };
     let time = time::efi(time)?;
     let signed = signed_bytes(name, vendor, &time, payload);
     // The bare SignedData: all firmware takes it, only newer edk2 takes it in a ContentInfo.
-    let pkcs7 = cms::sign_detached(&signed, key)?;
+    let pkcs7 = cms::sign_detached(&signed, &purpose, key)?;
     let length = u32::try_from(WIN_CERTIFICATE_UEFI_GUID + pkcs7.len())
         .map_err(|_| KeyError::Signature("it is larger than 4 GiB"))?;
     let mut auth = time.to_vec();
@@ -51,6 +53,12 @@ pub fn variable(name: &str, payload: &[u8], time: i64, key: &CertifiedKey) -> Re
     auth.extend(pkcs7);
     auth.extend(payload);
     Ok(auth)
+}
+
+/// The bytes that are signed for [`variable`].
+pub(crate) fn message(name: &str, payload: &[u8], time: i64) -> Result<Vec<u8>, KeyError> {
+    let vendor = vendor(name).ok_or_else(|| KeyError::VariableName(name.to_owned()))?;
+    Ok(signed_bytes(name, vendor, &time::efi(time)?, payload))
 }
 
 /// What is signed: name without a NUL, vendor, attributes, time and payload.

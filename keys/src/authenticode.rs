@@ -1,8 +1,10 @@
 //! Authenticode signatures of EFI programs (Microsoft, "Windows Authenticode Portable Executable Signature
 //! Format", version 1.0; PE Format, "The Attribute Certificate Table").
 
+use crate::purpose::Purpose;
 use crate::signer::CertifiedKey;
 use crate::{KeyError, cms};
+use ashlar_image::digest::Digest;
 use ashlar_measured_boot::authenticode;
 use ashlar_measured_boot::pe::Pe;
 use der::asn1::{Any, OctetString};
@@ -61,14 +63,9 @@ pub fn sign(pe: &[u8], key: &CertifiedKey, time: Option<i64>) -> Result<Vec<u8>,
     put(&mut signed, entry, &[0; 8]);
     let digest = authenticode::digest(&signed)?;
 
-    let content = SpcIndirectData {
-        data: SpcAttribute { kind: SPC_PE_IMAGE_DATA, value: Any::from_der(PE_IMAGE_DATA)? },
-        digest: DigestInfo {
-            algorithm: cms::sha256_algorithm(),
-            digest: OctetString::new(digest.0.as_slice())?,
-        },
-    };
-    let pkcs7 = cms::sign_content(SPC_INDIRECT_DATA, Any::encode_from(&content)?, time, key)?;
+    let purpose = Purpose::EfiProgram { authenticode: digest, signing_time: time };
+    let content = content(digest)?;
+    let pkcs7 = cms::sign_content(SPC_INDIRECT_DATA, content, time, &purpose, key)?;
 
     let too_large = KeyError::NotSignable("it is larger than 4 GiB");
     let length = WIN_CERTIFICATE + pkcs7.len();
@@ -87,6 +84,22 @@ pub fn sign(pe: &[u8], key: &CertifiedKey, time: Option<i64>) -> Result<Vec<u8>,
     let checksum = Pe::parse(&signed)?.checksum();
     put(&mut signed, checksum_offset, &checksum.to_le_bytes());
     Ok(signed)
+}
+
+/// The content that stands for a program with this hash.
+fn content(digest: Digest) -> Result<Any, KeyError> {
+    Ok(Any::encode_from(&SpcIndirectData {
+        data: SpcAttribute { kind: SPC_PE_IMAGE_DATA, value: Any::from_der(PE_IMAGE_DATA)? },
+        digest: DigestInfo {
+            algorithm: cms::sha256_algorithm(),
+            digest: OctetString::new(digest.0.as_slice())?,
+        },
+    })?)
+}
+
+/// The bytes that are signed for a program with this hash: the signed attributes.
+pub(crate) fn message(digest: Digest, time: Option<i64>) -> Result<Vec<u8>, KeyError> {
+    cms::message(SPC_INDIRECT_DATA, &content(digest)?, time)
 }
 
 /// Overwrites bytes of a header whose place `Pe::parse` has checked.

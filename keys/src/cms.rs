@@ -4,6 +4,7 @@
 //! The types are here and not from a crate because Authenticode and authenticated variables use PKCS#7 1.5,
 //! whose content is not the OCTET STRING of its successor, and because reading can then be strict.
 
+use crate::purpose::Purpose;
 use crate::signer::{CertifiedKey, RSA_ENCRYPTION, RsaPublicKey, rsa_encryption};
 use crate::{KeyError, time};
 use der::asn1::{Any, OctetString, SetOfVec};
@@ -70,9 +71,13 @@ pub(crate) fn sha256_algorithm() -> AlgorithmIdentifierOwned {
 
 /// Signs `detached`, which does not become part of the result, without signed attributes. The result is
 /// a bare `SignedData`.
-pub(crate) fn sign_detached(detached: &[u8], key: &CertifiedKey) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn sign_detached(
+    detached: &[u8],
+    purpose: &Purpose,
+    key: &CertifiedKey,
+) -> Result<Vec<u8>, KeyError> {
     let content = ContentInfo { content_type: DATA, content: None };
-    Ok(signed_data(content, None, detached, key)?.to_der()?)
+    Ok(signed_data(content, None, detached, purpose, key)?.to_der()?)
 }
 
 /// Signs `content`, with signed attributes; `at` becomes the signing time, seconds since 1970. The result
@@ -81,8 +86,21 @@ pub(crate) fn sign_content(
     content_type: ObjectIdentifier,
     content: Any,
     at: Option<i64>,
+    purpose: &Purpose,
     key: &CertifiedKey,
 ) -> Result<Vec<u8>, KeyError> {
+    let attributes = signed_attributes(content_type, &content, at)?;
+    let message = attributes.to_der()?;
+    let content = ContentInfo { content_type, content: Some(content) };
+    let signed = signed_data(content, Some(attributes), &message, purpose, key)?;
+    Ok(ContentInfo { content_type: SIGNED_DATA, content: Some(Any::encode_from(&signed)?) }.to_der()?)
+}
+
+fn signed_attributes(
+    content_type: ObjectIdentifier,
+    content: &Any,
+    at: Option<i64>,
+) -> Result<SetOfVec<Attribute>, KeyError> {
     // Tag and length of the content are not hashed (RFC 2315, section 9.3).
     let hash = digest::digest(&digest::SHA256, content.value());
     let mut attributes = vec![
@@ -92,11 +110,16 @@ pub(crate) fn sign_content(
     if let Some(at) = at {
         attributes.push(attribute(SIGNING_TIME, &Time::from(time::civil(at)?))?);
     }
-    let attributes = SetOfVec::from_iter(attributes)?;
-    let message = attributes.to_der()?;
-    let content = ContentInfo { content_type, content: Some(content) };
-    let signed = signed_data(content, Some(attributes), &message, key)?;
-    Ok(ContentInfo { content_type: SIGNED_DATA, content: Some(Any::encode_from(&signed)?) }.to_der()?)
+    Ok(SetOfVec::from_iter(attributes)?)
+}
+
+/// The bytes that [`sign_content`] has signed.
+pub(crate) fn message(
+    content_type: ObjectIdentifier,
+    content: &Any,
+    at: Option<i64>,
+) -> Result<Vec<u8>, KeyError> {
+    Ok(signed_attributes(content_type, content, at)?.to_der()?)
 }
 
 fn attribute(oid: ObjectIdentifier, value: &impl Encode) -> Result<Attribute, KeyError> {
@@ -108,6 +131,7 @@ fn signed_data(
     content_info: ContentInfo,
     signed_attributes: Option<SetOfVec<Attribute>>,
     message: &[u8],
+    purpose: &Purpose,
     key: &CertifiedKey,
 ) -> Result<SignedData, KeyError> {
     let certificate = key.certificate().tbs_certificate();
@@ -120,7 +144,7 @@ fn signed_data(
         digest_algorithm: sha256_algorithm(),
         signed_attributes,
         signature_algorithm: rsa_encryption(),
-        signature: OctetString::new(key.signer().sign(message)?)?,
+        signature: OctetString::new(key.signer().sign_as(purpose, message)?)?,
         unsigned_attributes: None,
     };
     Ok(SignedData {

@@ -2,105 +2,115 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `PK.key` `KEK.key` `db.key` | RSA-2048 keys of the Secure Boot hierarchy |
-//! | `PK.crt` `KEK.crt` `db.crt` | their certificates |
-//! | `pcr.key` `pcr.pub` | RSA-2048: signs PCR policies |
-//! | `channel.key` `channel.pub` | Ed25519: signs releases of the update channel |
-//! | `configuration.key` `configuration.pub` | Ed25519: signs machine configurations |
+//! | `PK.crt` `KEK.crt` `db.crt` | certificates of the Secure Boot hierarchy, RSA-2048 |
+//! | `pcr.pub` | RSA-2048: signs PCR policies |
+//! | `channel.pub` | Ed25519: signs releases of the update channel |
+//! | `configuration.pub` | Ed25519: signs machine configurations |
 //! | `owner.guid` | the owner of the entries in KEK, db and PK |
 //! | `PK.esl` `KEK.esl` `db.esl` | the variables' content, for a firmware's own menu |
 //! | `PK.auth` `KEK.auth` `db.auth` | the same, signed, for a machine in setup mode |
+//! | `ROLE.key` | the private half, unless `keys.toml` names another place |
+//! | `keys.toml` | where private halves live: see [`crate::places`] |
 //!
-//! Keys are PKCS#8 in PEM, mode 0600; the folder has mode 0700.
+//! What is public is read when the folder is opened. A private half is opened when it is to sign, so that PK
+//! and KEK need not be there for a build. Key files are PKCS#8 in PEM, mode 0600; the folder has mode 0700.
 
-use crate::certificate::{self, Subject};
-use crate::signer::{CertifiedKey, Ed25519Key, Ed25519PublicKey, RsaPublicKey, Signer, SigningKey, to_pem};
-use crate::{KeyError, auth};
+use crate::access::Access;
+use crate::deferred::{Deferred, Opener};
+use crate::places::{PLACES_FILE, Place, Places};
+use crate::signer::{CertifiedKey, Ed25519PublicKey, Ed25519Signer, RsaPublicKey, Signer};
+use crate::{KeyError, Role, files};
+use ashlar_image::digest::Digest;
 use ashlar_measured_boot::efi::{Guid, SecureBootVariables, signature_data, x509_signature_list};
-use der::{Document, SecretDocument};
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use der::Decode as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use x509_cert::Certificate;
 use zeroize::Zeroizing;
 
-/// No file of the folder is larger than this many bytes.
-const FILE_LIMIT: u64 = 64 << 10;
+const CERTIFICATE: &str = "an X.509 certificate of an RSA key in PEM";
+const PUBLIC: &str = "a public key in PEM";
 
-/// What new keys are made from.
-#[derive(Debug, Clone)]
-pub struct NewKeys {
-    /// Whose keys they are: the organization in the certificates, 1 to 64 characters.
-    pub owner_name: String,
-    /// Start of the certificates' validity, seconds since 1970; also the time of the signed variables.
-    pub not_before: i64,
-    /// Length of the certificates' validity in years.
-    pub years: u32,
-}
-
-/// A key folder that was read and whose keys fit their certificates.
-#[derive(Debug)]
+/// A key folder whose public half was read.
 pub struct KeyFolder {
     path: PathBuf,
     owner: Guid,
-    pk: CertifiedKey,
-    kek: CertifiedKey,
-    db: CertifiedKey,
-    pcr: SigningKey,
-    channel: Ed25519Key,
-    configuration: Ed25519Key,
+    places: Places,
+    access: Access,
+    pub(crate) pk: CertifiedKey,
+    pub(crate) kek: CertifiedKey,
+    pub(crate) db: CertifiedKey,
+    pub(crate) pcr: Arc<dyn Signer>,
+    pub(crate) channel: Arc<dyn Ed25519Signer>,
+    pub(crate) configuration: Arc<dyn Ed25519Signer>,
 }
 
 impl KeyFolder {
-    /// Makes a set of new keys in a folder that does not exist yet or is empty. The folder appears whole or
-    /// not at all: it is written beside its place and renamed. A process that is killed leaves at most a
-    /// folder `.new-keys-*` there, which nobody else can read and which may be removed.
-    pub fn create(dir: &Path, new: &NewKeys) -> Result<Self, KeyError> {
-        refuse_content(dir)?;
-        let parent = match dir.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let building = tempfile::Builder::new()
-            .prefix(".new-keys-")
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir_in(parent)
-            .map_err(io_error("create a folder in", parent))?;
-        write_all(building.path(), new)?;
-        sync(building.path())?;
-        fs::rename(building.path(), dir).map_err(|source| match refuse_content(dir) {
-            Err(in_use) => in_use,
-            Ok(()) => KeyError::Io { action: "rename the new folder to", path: dir.to_owned(), source },
-        })?;
-        // It has its place now: nothing is left to remove.
-        let _ = building.keep();
-        sync(parent)?;
-        Self::open(dir)
+    /// Reads the public half of a key folder; private halves are opened without asking anybody.
+    pub fn open(dir: &Path) -> Result<Self, KeyError> {
+        Self::open_with(dir, &Access::unattended())
     }
 
-    /// Reads a key folder: every file must be there, private keys must be private, and each key must fit
-    /// its certificate or public key.
-    pub fn open(dir: &Path) -> Result<Self, KeyError> {
+    /// Reads the public half of a key folder: every certificate and public key must be there. Private halves
+    /// are opened when they are to sign, by way of `access`.
+    pub fn open_with(dir: &Path, access: &Access) -> Result<Self, KeyError> {
         let guid = dir.join("owner.guid");
-        let owner = String::from_utf8(read(&guid, false)?.to_vec())
+        let owner = String::from_utf8(files::read(&guid, false)?.to_vec())
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .ok_or(KeyError::Malformed { path: guid, wanted: "a GUID" })?;
+        let places = Places::read(dir)?;
+        let opener = |role: Role| Opener {
+            role,
+            place: places.get(role, dir),
+            access: access.clone(),
+            public_file: dir.join(role.public_file()),
+            places_file: dir.join(PLACES_FILE),
+        };
         Ok(Self {
             path: dir.to_owned(),
             owner,
-            pk: certified(dir, "PK")?,
-            kek: certified(dir, "KEK")?,
-            db: certified(dir, "db")?,
-            pcr: pcr(dir)?,
-            channel: ed25519(dir, "channel")?,
-            configuration: ed25519(dir, "configuration")?,
+            pk: certified(opener(Role::Pk))?,
+            kek: certified(opener(Role::Kek))?,
+            db: certified(opener(Role::Db))?,
+            pcr: pcr(opener(Role::Pcr))?,
+            channel: ed25519(opener(Role::Channel))?,
+            configuration: ed25519(opener(Role::Configuration))?,
+            places,
+            access: access.clone(),
+        })
+    }
+
+    /// Makes sure that these roles can sign: opens their private halves now, rather than when the first
+    /// signature is due.
+    pub fn require(&self, roles: &[Role]) -> Result<(), KeyError> {
+        roles.iter().try_for_each(|role| match self.key(*role) {
+            Key::Rsa(signer) => signer.ready(),
+            Key::Ed25519(signer) => signer.ready(),
         })
     }
 
     /// Where the folder is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the private half of a role is said to be; it is not looked at.
+    pub fn place(&self, role: Role) -> Place {
+        self.places.get(role, &self.path)
+    }
+
+    /// The private half of a role in PKCS#8, if it is in a file: to put it on a token.
+    pub fn pkcs8(&self, role: Role) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        Opener {
+            role,
+            place: self.place(role),
+            access: self.access.clone(),
+            public_file: self.path.join(role.public_file()),
+            places_file: self.path.join(PLACES_FILE),
+        }
+        .pkcs8()
     }
 
     /// The owner of the entries in PK, KEK and db.
@@ -124,18 +134,58 @@ impl KeyFolder {
     }
 
     /// The key that signs PCR policies.
-    pub const fn pcr(&self) -> &SigningKey {
-        &self.pcr
+    pub fn pcr(&self) -> &dyn Signer {
+        self.pcr.as_ref()
     }
 
     /// The key that signs releases of the update channel.
-    pub const fn channel(&self) -> &Ed25519Key {
-        &self.channel
+    pub fn channel(&self) -> &dyn Ed25519Signer {
+        self.channel.as_ref()
     }
 
     /// The key that signs machine configurations.
-    pub const fn configuration(&self) -> &Ed25519Key {
-        &self.configuration
+    pub fn configuration(&self) -> &dyn Ed25519Signer {
+        self.configuration.as_ref()
+    }
+
+    /// The key of a role.
+    pub(crate) fn key(&self, role: Role) -> Key<'_> {
+        match role {
+            Role::Pk => Key::Rsa(self.pk.signer()),
+            Role::Kek => Key::Rsa(self.kek.signer()),
+            Role::Db => Key::Rsa(self.db.signer()),
+            Role::Pcr => Key::Rsa(self.pcr.as_ref()),
+            Role::Channel => Key::Ed25519(self.channel.as_ref()),
+            Role::Configuration => Key::Ed25519(self.configuration.as_ref()),
+        }
+    }
+
+    /// SHA-256 of the `SubjectPublicKeyInfo` of a role's key.
+    pub fn fingerprint(&self, role: Role) -> Result<Digest, KeyError> {
+        self.key(role).fingerprint()
+    }
+
+    /// The same folder with its signers replaced; certificates and places stay.
+    pub(crate) fn with_signers(
+        &self,
+        rsa: impl Fn(Role, Arc<dyn Signer>) -> Result<Arc<dyn Signer>, KeyError>,
+        ed25519: impl Fn(Role, Arc<dyn Ed25519Signer>) -> Result<Arc<dyn Ed25519Signer>, KeyError>,
+    ) -> Result<Self, KeyError> {
+        let certified = |role, key: &CertifiedKey| -> Result<CertifiedKey, KeyError> {
+            Ok(key.with_signer(rsa(role, key.shared_signer())?))
+        };
+        Ok(Self {
+            path: self.path.clone(),
+            owner: self.owner,
+            places: self.places.clone(),
+            access: self.access.clone(),
+            pk: certified(Role::Pk, &self.pk)?,
+            kek: certified(Role::Kek, &self.kek)?,
+            db: certified(Role::Db, &self.db)?,
+            pcr: rsa(Role::Pcr, Arc::clone(&self.pcr))?,
+            channel: ed25519(Role::Channel, Arc::clone(&self.channel))?,
+            configuration: ed25519(Role::Configuration, Arc::clone(&self.configuration))?,
+        })
     }
 
     /// The payloads of the Secure Boot variables: one certificate in each of PK, KEK and db; no dbx.
@@ -149,193 +199,79 @@ impl KeyFolder {
     pub fn db_authority(&self) -> Vec<u8> {
         signature_data(self.owner, self.db.certificate_der())
     }
+
+    /// The signed variable of PK, KEK or db, as `NAME.auth` holds it.
+    pub fn signed_variable(&self, role: Role) -> Result<Vec<u8>, KeyError> {
+        Ok(files::read(&self.path.join(format!("{role}.auth")), false)?.to_vec())
+    }
 }
 
-fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyError {
-    move |source| KeyError::Io { action, path: path.to_owned(), source }
+impl fmt::Debug for KeyFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyFolder")
+            .field("path", &self.path)
+            .field("owner", &self.owner)
+            .field("places", &self.places)
+            .field("db", &self.db)
+            .field("pcr", self.pcr.public_key())
+            .field("channel", self.channel.public_key())
+            .finish_non_exhaustive()
+    }
 }
 
-/// Refuses a folder that has anything in it, naming the first file in the order of the alphabet.
-fn refuse_content(dir: &Path) -> Result<(), KeyError> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(io_error("read", dir))?,
-    };
-    let names: Result<Vec<_>, _> = entries.map(|entry| Ok(entry?.file_name())).collect();
-    match names.map_err(io_error("read", dir))?.into_iter().min() {
-        None => Ok(()),
-        Some(entry) => {
-            Err(KeyError::FolderInUse { folder: dir.to_owned(), entry: entry.to_string_lossy().into_owned() })
+/// A key of either kind.
+pub(crate) enum Key<'a> {
+    /// RSA.
+    Rsa(&'a dyn Signer),
+    /// Ed25519.
+    Ed25519(&'a dyn Ed25519Signer),
+}
+
+impl Key<'_> {
+    pub fn fingerprint(&self) -> Result<Digest, KeyError> {
+        Ok(Digest::of(match self {
+            Self::Rsa(signer) => signer.public_key().spki_der()?,
+            Self::Ed25519(signer) => signer.public_key().spki_der()?,
+        }))
+    }
+
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        match self {
+            Self::Rsa(signer) => signer.sign(message),
+            Self::Ed25519(signer) => signer.sign(message),
+        }
+    }
+
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
+        match self {
+            Self::Rsa(signer) => signer.public_key().verify(message, signature),
+            Self::Ed25519(signer) => signer.public_key().verify(message, signature),
         }
     }
 }
 
-fn sync(dir: &Path) -> Result<(), KeyError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(io_error("write", dir))
+fn certified(opener: Opener) -> Result<CertifiedKey, KeyError> {
+    let path = opener.public_file.clone();
+    let der = files::read_public(&path, "CERTIFICATE", CERTIFICATE)?;
+    let wrong = || KeyError::Malformed { path: path.clone(), wanted: CERTIFICATE };
+    let certificate = Certificate::from_der(der.as_bytes()).map_err(|_| wrong())?;
+    let public = RsaPublicKey::from_spki(certificate.tbs_certificate().subject_public_key_info())
+        .map_err(|_| wrong())?;
+    CertifiedKey::new(Arc::new(Deferred::<_, dyn Signer>::new(public, opener)), der.as_bytes())
 }
 
-fn write_new(path: &Path, mode: u32, content: &[u8]) -> Result<(), KeyError> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .map_err(io_error("create", path))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(io_error("write", path))
+fn pcr(opener: Opener) -> Result<Arc<dyn Signer>, KeyError> {
+    let path = opener.public_file.clone();
+    let der = files::read_public(&path, "PUBLIC KEY", PUBLIC)?;
+    let public = RsaPublicKey::from_spki_der(der.as_bytes())
+        .map_err(|_| KeyError::Malformed { path, wanted: "a public RSA key in PEM" })?;
+    Ok(Arc::new(Deferred::<_, dyn Signer>::new(public, opener)))
 }
 
-fn write_private(dir: &Path, name: &str, pkcs8: &[u8]) -> Result<(), KeyError> {
-    let pem = Zeroizing::new(to_pem("PRIVATE KEY", pkcs8)?);
-    write_new(&dir.join(format!("{name}.key")), 0o600, pem.as_bytes())
-}
-
-fn write_public(dir: &Path, name: &str, content: &[u8]) -> Result<(), KeyError> {
-    write_new(&dir.join(name), 0o644, content)
-}
-
-/// Makes an RSA key and a certificate for it.
-fn write_certified(
-    dir: &Path,
-    name: &str,
-    common_name: &str,
-    new: &NewKeys,
-) -> Result<CertifiedKey, KeyError> {
-    let pkcs8 = SigningKey::generate()?;
-    let key = SigningKey::from_pkcs8_der(&pkcs8)?;
-    let subject = Subject {
-        organization: &new.owner_name,
-        common_name,
-        not_before: new.not_before,
-        years: new.years,
-        serial: random()?,
-    };
-    let der = certificate::self_signed(&key, &subject)?;
-    write_private(dir, name, &pkcs8)?;
-    write_public(dir, &format!("{name}.crt"), certificate::pem(&der)?.as_bytes())?;
-    CertifiedKey::new(Box::new(key), &der)
-}
-
-fn write_all(dir: &Path, new: &NewKeys) -> Result<(), KeyError> {
-    let owner = random_guid()?;
-    let pk = write_certified(dir, "PK", "Platform key", new)?;
-    let kek = write_certified(dir, "KEK", "Key exchange key", new)?;
-    let db = write_certified(dir, "db", "Secure Boot signing key", new)?;
-    for (name, key, signed_by) in [("PK", &pk, &pk), ("KEK", &kek, &pk), ("db", &db, &kek)] {
-        let list = x509_signature_list(owner, key.certificate_der());
-        write_public(dir, &format!("{name}.esl"), &list)?;
-        let auth = auth::variable(name, &list, new.not_before, signed_by)?;
-        write_public(dir, &format!("{name}.auth"), &auth)?;
-    }
-    let pkcs8 = SigningKey::generate()?;
-    write_private(dir, "pcr", &pkcs8)?;
-    let public = SigningKey::from_pkcs8_der(&pkcs8)?.public_key().spki_pem()?;
-    write_public(dir, "pcr.pub", public.as_bytes())?;
-    for name in ["channel", "configuration"] {
-        let pkcs8 = Ed25519Key::generate()?;
-        write_private(dir, name, &pkcs8)?;
-        let public = Ed25519Key::from_pkcs8_der(&pkcs8)?.public_key().spki_pem()?;
-        write_public(dir, &format!("{name}.pub"), public.as_bytes())?;
-    }
-    write_public(dir, "owner.guid", format!("{owner}\n").as_bytes())
-}
-
-fn random() -> Result<[u8; 16], KeyError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(KeyError::Random)?;
-    Ok(bytes)
-}
-
-/// A random GUID (RFC 9562, version 4).
-fn random_guid() -> Result<Guid, KeyError> {
-    let mut bytes = random()?;
-    // The third group is stored little-endian, so its upper half comes last.
-    bytes[7] = bytes[7] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    Ok(Guid::from_bytes(bytes))
-}
-
-/// Reads a file of the folder. The permissions that are checked are those of the very file that is read.
-fn read(path: &Path, private: bool) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let file = File::open(path).map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => KeyError::Missing(path.to_owned()),
-        _ => KeyError::Io { action: "read", path: path.to_owned(), source },
-    })?;
-    let metadata = file.metadata().map_err(io_error("read", path))?;
-    if private && metadata.permissions().mode() & 0o077 != 0 {
-        return Err(KeyError::Readable(path.to_owned()));
-    }
-    if metadata.len() > FILE_LIMIT {
-        return Err(KeyError::Malformed { path: path.to_owned(), wanted: "smaller than 64 KiB" });
-    }
-    // The whole size at once: a buffer that grows would leave copies of the key behind.
-    let mut content = Zeroizing::new(Vec::with_capacity(FILE_LIMIT as usize + 1));
-    file.take(FILE_LIMIT).read_to_end(&mut content).map_err(io_error("read", path))?;
-    Ok(content)
-}
-
-/// The path of a private key and its PKCS#8.
-fn read_private(dir: &Path, name: &str) -> Result<(PathBuf, SecretDocument), KeyError> {
-    let path = dir.join(format!("{name}.key"));
-    let content = read(&path, true)?;
-    match std::str::from_utf8(&content).map(SecretDocument::from_pem) {
-        Ok(Ok(("PRIVATE KEY", pkcs8))) => Ok((path, pkcs8)),
-        _ => Err(KeyError::Malformed { path, wanted: "an unencrypted private key in PKCS#8 PEM" }),
-    }
-}
-
-/// The path of a public file and the DER in it.
-fn read_public(
-    dir: &Path,
-    name: &str,
-    label: &str,
-    wanted: &'static str,
-) -> Result<(PathBuf, Document), KeyError> {
-    let path = dir.join(name);
-    let content = read(&path, false)?;
-    match std::str::from_utf8(&content).map(Document::from_pem) {
-        Ok(Ok((found, der))) if found == label => Ok((path, der)),
-        _ => Err(KeyError::Malformed { path, wanted }),
-    }
-}
-
-const RSA: &str = "an RSA key of 2048 bits or more";
-const CERTIFICATE: &str = "an X.509 certificate of an RSA key in PEM";
-const PUBLIC: &str = "a public key in PEM";
-
-fn certified(dir: &Path, name: &str) -> Result<CertifiedKey, KeyError> {
-    let (private, pkcs8) = read_private(dir, name)?;
-    let (public, der) = read_public(dir, &format!("{name}.crt"), "CERTIFICATE", CERTIFICATE)?;
-    let Ok(key) = SigningKey::from_pkcs8_der(pkcs8.as_bytes()) else {
-        return Err(KeyError::Malformed { path: private, wanted: RSA });
-    };
-    CertifiedKey::new(Box::new(key), der.as_bytes()).map_err(|error| match error {
-        KeyError::ForeignCertificate => KeyError::Mismatch { private, public },
-        _ => KeyError::Malformed { path: public, wanted: CERTIFICATE },
-    })
-}
-
-fn pcr(dir: &Path) -> Result<SigningKey, KeyError> {
-    let (private, pkcs8) = read_private(dir, "pcr")?;
-    let (public, der) = read_public(dir, "pcr.pub", "PUBLIC KEY", PUBLIC)?;
-    let Ok(key) = SigningKey::from_pkcs8_der(pkcs8.as_bytes()) else {
-        return Err(KeyError::Malformed { path: private, wanted: RSA });
-    };
-    match RsaPublicKey::from_spki_der(der.as_bytes()) {
-        Ok(of) if of == *key.public_key() => Ok(key),
-        Ok(_) => Err(KeyError::Mismatch { private, public }),
-        Err(_) => Err(KeyError::Malformed { path: public, wanted: PUBLIC }),
-    }
-}
-
-fn ed25519(dir: &Path, name: &str) -> Result<Ed25519Key, KeyError> {
-    let (private, pkcs8) = read_private(dir, name)?;
-    let (public, der) = read_public(dir, &format!("{name}.pub"), "PUBLIC KEY", PUBLIC)?;
-    let Ok(key) = Ed25519Key::from_pkcs8_der(pkcs8.as_bytes()) else {
-        return Err(KeyError::Malformed { path: private, wanted: "an Ed25519 key" });
-    };
-    match Ed25519PublicKey::from_spki_der(der.as_bytes()) {
-        Ok(of) if of == *key.public_key() => Ok(key),
-        Ok(_) => Err(KeyError::Mismatch { private, public }),
-        Err(_) => Err(KeyError::Malformed { path: public, wanted: PUBLIC }),
-    }
+fn ed25519(opener: Opener) -> Result<Arc<dyn Ed25519Signer>, KeyError> {
+    let path = opener.public_file.clone();
+    let der = files::read_public(&path, "PUBLIC KEY", PUBLIC)?;
+    let public = Ed25519PublicKey::from_spki_der(der.as_bytes())
+        .map_err(|_| KeyError::Malformed { path, wanted: "a public Ed25519 key in PEM" })?;
+    Ok(Arc::new(Deferred::<_, dyn Ed25519Signer>::new(public, opener)))
 }

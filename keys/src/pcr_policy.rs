@@ -3,6 +3,7 @@
 //! PCRs have values that the owner signed.
 
 use crate::KeyError;
+use crate::purpose::Purpose;
 use crate::signer::Signer;
 use ashlar_image::digest::Digest;
 use base64::Engine as _;
@@ -62,14 +63,27 @@ pub fn sign(key: &dyn Signer, values: &[BTreeMap<u32, Digest>]) -> Result<String
     }
     let fingerprint = Digest::of(key.public_key().pkcs1_der()?).to_string();
     let mut sha256 = Vec::with_capacity(values.len());
+    let mut unanswered = None;
     for values in values {
         let pol = policy_digest(values)?;
+        let purpose = Purpose::PcrPolicy { pcrs: values.clone() };
+        let signature = match key.sign_as(&purpose, &pol.0) {
+            // The others are asked for as well, so that one round of signing answers all of them.
+            Err(error @ KeyError::Unanswered(_)) => {
+                unanswered = Some(error);
+                continue;
+            }
+            signature => signature?,
+        };
         sha256.push(Entry {
             pcrs: values.keys().copied().collect(),
             pkfp: fingerprint.clone(),
             pol,
-            sig: STANDARD.encode(key.sign(&pol.0)?),
+            sig: STANDARD.encode(signature),
         });
+    }
+    if let Some(unanswered) = unanswered {
+        return Err(unanswered);
     }
     serde_json::to_string(&Signatures { sha256 }).map_err(|_| KeyError::Sign("the JSON text cannot be made"))
 }

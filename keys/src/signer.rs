@@ -1,10 +1,12 @@
 //! Who signs: RSA keys behind the [`Signer`] trait, an RSA key with its certificate, Ed25519 keys.
 
 use crate::KeyError;
-use der::asn1::{BitString, UintRef};
+use crate::purpose::Purpose;
+use der::asn1::{BitString, OctetStringRef, UintRef};
 use der::pem::{self, LineEnding};
 use der::{Decode, Encode, Sequence};
 use getrandom::SysRng;
+use pkcs8::PrivateKeyInfoRef;
 use ring::rand::SystemRandom;
 use ring::signature::{
     Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RsaKeyPair,
@@ -12,6 +14,7 @@ use ring::signature::{
 use ring::signature::{RsaPublicKeyComponents, UnparsedPublicKey};
 use rsa::pkcs8::EncodePrivateKey as _;
 use std::fmt;
+use std::sync::Arc;
 use x509_cert::Certificate;
 use x509_cert::spki::{AlgorithmIdentifierOwned, ObjectIdentifier, SubjectPublicKeyInfoOwned};
 use zeroize::Zeroizing;
@@ -29,12 +32,38 @@ const RSA_BITS: usize = 2048;
 const RSA_WANTED: &str = "an RSA key of 2048 to 8192 bits";
 const ED25519_WANTED: &str = "an Ed25519 key";
 
-/// Something that signs with an RSA key: a key in memory today; a token, a TPM or a person elsewhere.
+/// Something that signs with an RSA key: a key in memory, a token, a TPM, or a person elsewhere.
 pub trait Signer: Send + Sync {
     /// RSASSA-PKCS1-v1_5 with SHA-256 over `message` (RFC 8017, section 8.2). Deterministic.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
+
+    /// Signs `message`, which is that of `purpose`. A signer that asks a person elsewhere shows it.
+    fn sign_as(&self, purpose: &Purpose, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let _ = purpose;
+        self.sign(message)
+    }
+
+    /// Makes sure that it can sign: opens the private half, asks for what that takes.
+    fn ready(&self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
     /// The public half.
     fn public_key(&self) -> &RsaPublicKey;
+}
+
+/// Something that signs with an Ed25519 key.
+pub trait Ed25519Signer: Send + Sync {
+    /// Signs `message` (RFC 8032, Ed25519 without prehash). Deterministic.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError>;
+
+    /// Makes sure that it can sign: opens the private half, asks for what that takes.
+    fn ready(&self) -> Result<(), KeyError> {
+        Ok(())
+    }
+
+    /// The public half.
+    fn public_key(&self) -> &Ed25519PublicKey;
 }
 
 /// An RSA public key.
@@ -62,6 +91,11 @@ impl RsaPublicKey {
             return Err(wrong);
         }
         Ok(Self { n: n.to_vec(), e: e.to_vec() })
+    }
+
+    /// The key with this modulus and exponent, big-endian, within the same limits.
+    pub fn new(n: &[u8], e: &[u8]) -> Result<Self, KeyError> {
+        Self::from_pkcs1_der(&Pkcs1 { n: UintRef::new(n)?, e: UintRef::new(e)? }.to_der()?)
     }
 
     /// Reads a `SubjectPublicKeyInfo` of an RSA key.
@@ -134,6 +168,20 @@ pub(crate) fn to_pem(label: &'static str, der: &[u8]) -> Result<String, KeyError
     pem::encode_string(label, LineEnding::LF, der).map_err(|e| KeyError::Asn1(der::Error::from(e)))
 }
 
+/// `RSAPrivateKey` with two primes (RFC 8017, appendix A.1.2).
+#[derive(Sequence)]
+pub(crate) struct RsaPrivateKey<'a> {
+    version: u8,
+    pub n: UintRef<'a>,
+    pub e: UintRef<'a>,
+    pub d: UintRef<'a>,
+    pub p: UintRef<'a>,
+    pub q: UintRef<'a>,
+    pub dp: UintRef<'a>,
+    pub dq: UintRef<'a>,
+    pub qinv: UintRef<'a>,
+}
+
 /// An RSA key in memory.
 pub struct SigningKey {
     pair: RsaKeyPair,
@@ -178,14 +226,14 @@ impl fmt::Debug for SigningKey {
 
 /// A signer and the X.509 certificate of its key.
 pub struct CertifiedKey {
-    signer: Box<dyn Signer>,
+    signer: Arc<dyn Signer>,
     certificate: Certificate,
     der: Vec<u8>,
 }
 
 impl CertifiedKey {
     /// Pairs a signer with its certificate in DER; refuses a certificate of another key.
-    pub fn new(signer: Box<dyn Signer>, certificate_der: &[u8]) -> Result<Self, KeyError> {
+    pub fn new(signer: Arc<dyn Signer>, certificate_der: &[u8]) -> Result<Self, KeyError> {
         let certificate = Certificate::from_der(certificate_der)
             .map_err(|_| KeyError::NotAKey("an X.509 certificate in DER"))?;
         let of = RsaPublicKey::from_spki(certificate.tbs_certificate().subject_public_key_info())?;
@@ -193,6 +241,15 @@ impl CertifiedKey {
             return Err(KeyError::ForeignCertificate);
         }
         Ok(Self { signer, certificate, der: certificate_der.to_vec() })
+    }
+
+    /// The same certificate with another signer of the same key.
+    pub(crate) fn with_signer(&self, signer: Arc<dyn Signer>) -> Self {
+        Self { signer, certificate: self.certificate.clone(), der: self.der.clone() }
+    }
+
+    pub(crate) fn shared_signer(&self) -> Arc<dyn Signer> {
+        Arc::clone(&self.signer)
     }
 
     /// What signs.
@@ -229,13 +286,18 @@ impl Ed25519PublicKey {
         key.and_then(|key| key.try_into().ok()).map(Self).ok_or_else(wrong)
     }
 
-    /// `SubjectPublicKeyInfo` in PEM (RFC 8410, section 4).
-    pub fn spki_pem(&self) -> Result<String, KeyError> {
+    /// `SubjectPublicKeyInfo` in DER (RFC 8410, section 4).
+    pub fn spki_der(&self) -> Result<Vec<u8>, KeyError> {
         let spki = SubjectPublicKeyInfoOwned {
             algorithm: AlgorithmIdentifierOwned { oid: ED25519, parameters: None },
             subject_public_key: BitString::from_bytes(&self.0)?,
         };
-        to_pem("PUBLIC KEY", &spki.to_der()?)
+        Ok(spki.to_der()?)
+    }
+
+    /// `SubjectPublicKeyInfo` in PEM.
+    pub fn spki_pem(&self) -> Result<String, KeyError> {
+        to_pem("PUBLIC KEY", &self.spki_der()?)
     }
 
     /// Checks a signature over `message`.
@@ -276,14 +338,14 @@ impl Ed25519Key {
         let public = Ed25519PublicKey(pair.public_key().as_ref().try_into().map_err(|_| wrong())?);
         Ok(Self { pair, public })
     }
+}
 
-    /// Signs `message` (RFC 8032, Ed25519 without prehash).
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+impl Ed25519Signer for Ed25519Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        Ok(self.pair.sign(message).as_ref().to_vec())
     }
 
-    /// The public half.
-    pub const fn public_key(&self) -> &Ed25519PublicKey {
+    fn public_key(&self) -> &Ed25519PublicKey {
         &self.public
     }
 }
@@ -292,4 +354,12 @@ impl fmt::Debug for Ed25519Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ed25519Key").field("public", &self.public).finish_non_exhaustive()
     }
+}
+
+/// The seed in the PKCS#8 of an Ed25519 key (RFC 8410, section 7: an OCTET STRING in an OCTET STRING).
+pub(crate) fn ed25519_seed(pkcs8: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let wrong = || KeyError::NotAKey(ED25519_WANTED);
+    let info = PrivateKeyInfoRef::from_der(pkcs8).map_err(|_| wrong())?;
+    let seed = <&OctetStringRef>::from_der(info.private_key.as_bytes()).map_err(|_| wrong())?;
+    Ok(Zeroizing::new(seed.as_bytes().try_into().map_err(|_| wrong())?))
 }

@@ -1,8 +1,9 @@
 //! The key folder: what is refused, and that OpenSSL reads all of it.
 
+use crate::program::hello;
 use crate::run::{output, stdout, succeeds, tool};
 use crate::{key_file, keys, new_keys};
-use ashlar_keys::{KeyError, KeyFolder};
+use ashlar_keys::{KeyError, KeyFolder, Role, authenticode};
 use ashlar_measured_boot::efi::{Guid, parse_signature_lists};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -85,14 +86,15 @@ fn an_empty_folder_is_taken() {
 fn a_spoiled_folder_is_refused_with_the_files_name() {
     let refused = |spoil: &dyn Fn(&Path)| {
         let dir = copy();
-        KeyFolder::open(dir.path()).unwrap();
+        let open = || KeyFolder::open(dir.path()).and_then(|keys| keys.require(&Role::ALL));
+        open().unwrap();
         spoil(dir.path());
-        let error = KeyFolder::open(dir.path()).unwrap_err();
+        let error = open().unwrap_err();
         error.to_string().replace(&format!("{}/", dir.path().display()), "")
     };
     for name in PRIVATE {
         let message = refused(&|dir| fs::remove_file(dir.join(name)).unwrap());
-        assert!(message.contains(&format!("`{name}` is missing")), "{message}");
+        assert!(message.contains("is not here") && message.contains(name), "{message}");
         for open in [0o640, 0o604, 0o660] {
             let message =
                 refused(&|dir| fs::set_permissions(dir.join(name), Permissions::from_mode(open)).unwrap());
@@ -115,6 +117,35 @@ fn a_spoiled_folder_is_refused_with_the_files_name() {
         let message = refused(&|dir| fs::write(dir.join(name), content).unwrap());
         assert!(message.contains(&format!("`{name}` is not")), "{message}");
     }
+}
+
+/// What a build needs: PK and KEK lie in a safe.
+#[test]
+fn a_build_needs_no_private_half_of_pk_and_kek() {
+    let dir = copy();
+    for name in ["PK.key", "KEK.key", "channel.key", "configuration.key"] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let keys = KeyFolder::open(dir.path()).unwrap();
+    keys.require(&Role::BUILD).unwrap();
+    let signed = authenticode::sign(&hello(), keys.db(), None).unwrap();
+    authenticode::verify(&signed, keys.db().certificate_der()).unwrap();
+    assert_eq!(signed, authenticode::sign(&hello(), crate::keys().db(), None).unwrap());
+    assert_eq!(keys.secure_boot(), crate::keys().secure_boot());
+    let error = keys.kek().signer().sign(b"db").unwrap_err();
+    assert!(matches!(error, KeyError::NoPrivateKey { role: Role::Kek, .. }));
+    let text = error.to_string();
+    for part in ["KEK.key", "ashlar build --unsigned", "ashlar sign", "ashlar attach", "keys.toml"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // Named offline, even if the file were there.
+    fs::write(dir.path().join("keys.toml"), "db = \"offline\"\n").unwrap();
+    let error = KeyFolder::open(dir.path()).unwrap().require(&Role::BUILD).unwrap_err();
+    assert!(error.to_string().contains("looked for: offline"), "{error}");
+    // Named elsewhere.
+    fs::rename(dir.path().join("db.key"), dir.path().join("moved")).unwrap();
+    fs::write(dir.path().join("keys.toml"), "db = { file = \"moved\" }\n").unwrap();
+    KeyFolder::open(dir.path()).unwrap().require(&Role::BUILD).unwrap();
 }
 
 #[test]
@@ -178,7 +209,7 @@ fn ed25519_signatures_are_accepted_by_openssl() {
     let dir = tempfile::tempdir().unwrap();
     let (message, signature) = (dir.path().join("message"), dir.path().join("signature"));
     fs::write(&message, "a release").unwrap();
-    fs::write(&signature, keys().channel().sign(b"a release")).unwrap();
+    fs::write(&signature, keys().channel().sign(b"a release").unwrap()).unwrap();
     let verify = openssl
         .args(["pkeyutl", "-verify", "-pubin", "-rawin", "-inkey"])
         .arg(key_file("channel.pub"))
@@ -190,8 +221,8 @@ fn ed25519_signatures_are_accepted_by_openssl() {
     fs::write(&message, "another release").unwrap();
     assert!(!succeeds(verify));
     let key = keys().channel().public_key();
-    key.verify(b"a release", &keys().channel().sign(b"a release")).unwrap();
-    assert!(key.verify(b"a release", &keys().configuration().sign(b"a release")).is_err());
+    key.verify(b"a release", &keys().channel().sign(b"a release").unwrap()).unwrap();
+    assert!(key.verify(b"a release", &keys().configuration().sign(b"a release").unwrap()).is_err());
 }
 
 #[test]

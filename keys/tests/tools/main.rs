@@ -6,10 +6,13 @@ mod auth;
 mod authenticode;
 mod firmware;
 mod folder;
+mod keyfile;
+mod offline;
 mod ovmf;
 mod pcr_policy;
 mod program;
 mod run;
+mod token;
 
 use ashlar_keys::{KeyFolder, NewKeys};
 use std::sync::OnceLock;

@@ -3,7 +3,7 @@
 use crate::run::{Process, output, stdout, tool};
 use crate::{key_file, keys};
 use ashlar_image::digest::Digest;
-use ashlar_keys::{KeyError, Signer, pcr_policy};
+use ashlar_keys::{KeyError, pcr_policy};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::BTreeMap;
