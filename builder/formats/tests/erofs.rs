@@ -12,7 +12,7 @@ use std::sync::Arc;
 const TIME: i64 = 1_700_000_000;
 
 fn options() -> Options {
-    Options { uuid: [3; 16], volume_name: "root-test".into(), build_time: TIME }
+    Options { uuid: [3; 16], volume_name: "root-test".into(), build_time: TIME, ..Options::default() }
 }
 
 fn pattern(length: usize) -> Vec<u8> {

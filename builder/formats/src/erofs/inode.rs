@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 /// Data lies in whole blocks (`EROFS_INODE_FLAT_PLAIN`).
 pub const FLAT_PLAIN: u16 = 0;
+/// Data is compressed, with a compact index (`EROFS_INODE_COMPRESSED_COMPACT`).
+pub const COMPRESSED_COMPACT: u16 = 3;
 /// The last, partial block follows the inode (`EROFS_INODE_FLAT_INLINE`).
 pub const FLAT_INLINE: u16 = 2;
 
@@ -55,12 +57,12 @@ pub struct Inode<'a> {
     pub size: u64,
     /// Number of links.
     pub links: u32,
-    /// Serial number shown by `stat`, from 1.
+    /// What `stat` shows on systems of 32 bits. It does not count the inodes, which would change with every new file.
     pub number: u32,
-    /// [`FLAT_PLAIN`] or [`FLAT_INLINE`].
+    /// [`FLAT_PLAIN`], [`FLAT_INLINE`] or [`COMPRESSED_COMPACT`].
     pub layout: u16,
-    /// First whole block of the content.
-    pub first_block: u32,
+    /// First whole block of the content, or the number of blocks of compressed content.
+    pub data: u32,
     /// Length of the inline attributes in bytes.
     pub xattr_size: usize,
 }
@@ -102,7 +104,7 @@ impl Inode<'_> {
             Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
                 (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
             }
-            _ => self.first_block,
+            _ => self.data,
         };
         put(16, &data.to_le_bytes());
         put(20, &self.number.to_le_bytes());

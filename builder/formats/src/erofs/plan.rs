@@ -1,10 +1,25 @@
 //! Where everything lies, decided before anything is written.
 
 use super::directory::{self, Name};
-use super::inode::{self, FLAT_INLINE, FLAT_PLAIN};
-use super::{BLOCK, ErofsError, Options, SLOT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE};
+use super::inode::{self, COMPRESSED_COMPACT, FLAT_INLINE, FLAT_PLAIN};
+use super::spool::{Input, Spool, Stored};
+use super::{
+    BLOCK, Compression, ErofsError, MAX_CLUSTER, Options, SLOT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE, index,
+    write,
+};
 use ashlar_tree::{Kind, Node, Tree};
 use std::collections::BTreeMap;
+
+/// How an inode's content is stored.
+#[derive(Debug)]
+pub(super) enum Body {
+    /// In whole blocks.
+    Flat,
+    /// In whole blocks, and the rest behind the inode.
+    Tail,
+    /// Compressed.
+    Compressed(Stored),
+}
 
 /// One inode and its place.
 #[derive(Debug)]
@@ -18,17 +33,17 @@ pub(super) struct Planned<'a> {
     pub xattrs: Vec<u8>,
     /// Offset of the inode in bytes.
     pub offset: u64,
-    pub inode_size: u64,
-    pub layout: u16,
+    pub body: Body,
     pub first_block: u32,
 }
 
 impl Planned<'_> {
     /// Whole blocks of the content in the data area, and bytes that follow the inode.
     pub fn split(&self) -> (u64, u64) {
-        match self.layout {
-            FLAT_INLINE => (self.size / BLOCK, self.size % BLOCK),
-            _ => (self.size.div_ceil(BLOCK), 0),
+        match &self.body {
+            Body::Flat => (self.size.div_ceil(BLOCK), 0),
+            Body::Tail => (self.size / BLOCK, self.size % BLOCK),
+            Body::Compressed(stored) => (stored.blocks, 0),
         }
     }
 
@@ -36,43 +51,143 @@ impl Planned<'_> {
     pub fn nid(&self) -> u64 {
         self.offset / SLOT
     }
+
+    /// `EROFS_INODE_*`.
+    pub fn layout(&self) -> u16 {
+        match &self.body {
+            Body::Flat => FLAT_PLAIN,
+            Body::Tail => FLAT_INLINE,
+            Body::Compressed(_) => COMPRESSED_COMPACT,
+        }
+    }
+
+    pub fn unreadable(&self, source: std::io::Error) -> ErofsError {
+        ErofsError::Read { path: String::from_utf8_lossy(&self.path).into_owned(), source }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self.node.kind, Kind::File(_))
+    }
+
+    /// Length of inode and attributes.
+    fn head(&self, build_time: i64) -> u64 {
+        let compact = inode::fits_compact(&self.node.metadata, self.size, self.links, build_time);
+        (if compact { 32 } else { 64 }) + self.xattrs.len() as u64
+    }
+
+    /// Gives it its place at or after `offset`, which goes behind it.
+    ///
+    /// An inode and the content that follows it never cross a block, which the kernel would refuse.
+    fn place(&mut self, offset: &mut u64, build_time: i64) {
+        let head = self.head(build_time);
+        let (_, tail) = self.split();
+        let unbroken = if tail == 0 { head - self.xattrs.len() as u64 } else { head + tail };
+        if *offset % BLOCK + unbroken > BLOCK {
+            *offset = offset.next_multiple_of(BLOCK);
+        }
+        self.offset = *offset;
+        let end = match &self.body {
+            Body::Compressed(_) => index::end(*offset + head, self.size),
+            _ => *offset + head + tail,
+        };
+        *offset = end.next_multiple_of(SLOT);
+    }
 }
 
-/// The layout of a file system.
+/// The layout of a file system, and its compressed content in a temporary file.
 #[derive(Debug)]
 pub struct Plan<'a> {
+    /// In the order of the tree.
     pub(super) inodes: Vec<Planned<'a>>,
+    /// Their numbers in the order of their places.
+    pub(super) inode_order: Vec<usize>,
     pub(super) options: Options,
+    pub(super) spool: Option<Spool>,
     /// Blocks of superblock and inodes.
     pub(super) metadata_blocks: u64,
     pub(super) blocks: u32,
 }
 
-impl<'a> Plan<'a> {
-    /// Lays out `tree`.
-    pub fn new(tree: &'a Tree, options: Options) -> Result<Self, ErofsError> {
-        if options.volume_name.len() > 15 {
-            return Err(ErofsError::TooLarge);
+fn check(options: &Options) -> Result<(), ErofsError> {
+    if options.volume_name.len() > 15 {
+        return Err(ErofsError::TooLarge);
+    }
+    let size = options.cluster_size;
+    match options.compression {
+        Compression::None => Ok(()),
+        _ if !size.is_power_of_two() || u64::from(size) < BLOCK || size > MAX_CLUSTER => {
+            Err(ErofsError::Options("the cluster size must be a power of two from 4 KiB to 1 MiB"))
         }
+        Compression::Lz4hc { level } if !(3..=12).contains(&level) => {
+            Err(ErofsError::Options("the level of LZ4HC must be 3 to 12"))
+        }
+        Compression::Zstd { level } if !(1..=22).contains(&level) => {
+            Err(ErofsError::Options("the level of zstd must be 1 to 22"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<'a> Plan<'a> {
+    /// Lays out `tree`; compresses its files if they are to be, which takes most of the time. The size is exact then.
+    pub fn new(tree: &'a Tree, options: Options) -> Result<Self, ErofsError> {
+        check(&options)?;
         let mut inodes = collect(tree)?;
-        let mut offset = (SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE) as u64;
         for planned in &mut inodes {
-            place(planned, &mut offset, options.build_time);
+            let tail = planned.size % BLOCK;
+            let fits = tail != 0 && planned.head(options.build_time) + tail <= BLOCK;
+            // A tail behind a larger file's inode would move with every change before it.
+            if fits && (!planned.is_file() || planned.size == tail) {
+                planned.body = Body::Tail;
+            }
+        }
+        let spool = match options.compression {
+            Compression::None => None,
+            _ => Some(compress(&mut inodes, &options)?),
+        };
+        // Small files last: what else lies between would change their blocks.
+        let small = |planned: &Planned<'_>| planned.is_file() && matches!(planned.body, Body::Tail);
+        let mut inode_order: Vec<usize> = (0..inodes.len()).collect();
+        inode_order.sort_by_key(|&number| small(&inodes[number]));
+        let config = write::compression_config(options.compression, options.cluster_size);
+        let mut offset = ((SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE + config.len()) as u64).next_multiple_of(SLOT);
+        let mut aligned = false;
+        for &number in &inode_order {
+            let planned = &mut inodes[number];
+            if small(planned) && !aligned {
+                offset = offset.next_multiple_of(BLOCK);
+                aligned = true;
+            }
+            planned.place(&mut offset, options.build_time);
         }
         let metadata_blocks = offset.div_ceil(BLOCK);
+        let mut plan = Self { inodes, inode_order, options, spool, metadata_blocks, blocks: 0 };
         let mut next = metadata_blocks;
-        for planned in &mut inodes {
+        for number in plan.data_numbers() {
+            let planned = &mut plan.inodes[number];
             let (blocks, _) = planned.split();
             if blocks != 0 {
                 planned.first_block = u32::try_from(next).map_err(|_| ErofsError::TooLarge)?;
                 next = next.checked_add(blocks).ok_or(ErofsError::TooLarge)?;
             }
         }
-        let blocks = u32::try_from(next).map_err(|_| ErofsError::TooLarge)?;
-        Ok(Self { inodes, options, metadata_blocks, blocks })
+        plan.blocks = u32::try_from(next).map_err(|_| ErofsError::TooLarge)?;
+        Ok(plan)
     }
 
-    /// Size of the file system in bytes.
+    /// Numbers of the inodes in the order of their blocks: those that change with every release first.
+    fn data_numbers(&self) -> Vec<usize> {
+        let mut numbers: Vec<usize> = (0..self.inodes.len()).collect();
+        numbers.sort_by_key(|&number| self.inodes[number].is_file());
+        numbers
+    }
+
+    /// The inodes in the order of their blocks.
+    pub(super) fn data_order(&self) -> impl Iterator<Item = &Planned<'a>> {
+        self.data_numbers().into_iter().map(|number| &self.inodes[number])
+    }
+
+    /// Exact size of the file system in bytes.
     pub fn size(&self) -> u64 {
         u64::from(self.blocks) * BLOCK
     }
@@ -83,27 +198,25 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Gives an inode its place at or after `offset`.
-///
-/// An inode and the tail that follows it never cross a block, which the kernel would refuse; a tail that
-/// leaves no room for that goes into a data block of its own.
-fn place(planned: &mut Planned<'_>, offset: &mut u64, build_time: i64) {
-    planned.inode_size =
-        if inode::fits_compact(&planned.node.metadata, planned.size, planned.links, build_time) {
-            32
-        } else {
-            64
-        };
-    let head = planned.inode_size + planned.xattrs.len() as u64;
-    let tail = planned.size % BLOCK;
-    let inline = tail != 0 && head + tail <= BLOCK;
-    planned.layout = if inline { FLAT_INLINE } else { FLAT_PLAIN };
-    let unbroken = if inline { head + tail } else { planned.inode_size };
-    if *offset % BLOCK + unbroken > BLOCK {
-        *offset = offset.next_multiple_of(BLOCK);
+/// Compresses the files that are larger than a block.
+fn compress(inodes: &mut [Planned<'_>], options: &Options) -> Result<Spool, ErofsError> {
+    let mut spool = Spool::new(options)?;
+    let mut results = Vec::new();
+    let inputs: Vec<Input<'_>> = inodes
+        .iter()
+        .enumerate()
+        .filter_map(|(number, planned)| match &planned.node.kind {
+            Kind::File(content) if planned.size > BLOCK => {
+                Some(Input { number, path: &planned.path, content })
+            }
+            _ => None,
+        })
+        .collect();
+    spool.compress(&inputs, options, |number, stored| results.push((number, stored)))?;
+    for (number, stored) in results {
+        inodes[number].body = Body::Compressed(stored);
     }
-    planned.offset = *offset;
-    *offset = (*offset + head + if inline { tail } else { 0 }).next_multiple_of(SLOT);
+    Ok(spool)
 }
 
 /// All inodes in the order of the tree, the root first, with their names and numbers of links.
@@ -139,8 +252,7 @@ fn collect(tree: &Tree) -> Result<Vec<Planned<'_>>, ErofsError> {
             links: 1,
             xattrs,
             offset: 0,
-            inode_size: 0,
-            layout: FLAT_PLAIN,
+            body: Body::Flat,
             first_block: 0,
         });
     });
