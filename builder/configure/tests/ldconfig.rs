@@ -144,8 +144,10 @@ fn odd_libraries_are_treated_as_ldconfig_treats_them() {
         let options = [format!("-march={march}"), "-Wl,-z,x86-64-v3".into()];
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         if let Some(path) = build("libone.so.1.3", Some("libone.so.1"), &options) {
-            add_host(&mut tree, &path, &format!("{lib}/glibc-hwcaps/{level}/libone.so.1.3"));
-            std::fs::remove_file(path).unwrap();
+            // The tree refers to the file, so each level needs its own.
+            let kept = folder.path().join(format!("{level}.so"));
+            std::fs::rename(path, &kept).unwrap();
+            add_host(&mut tree, &kept, &format!("{lib}/glibc-hwcaps/{level}/libone.so.1.3"));
         }
     }
     let empty = Node::directory(Metadata::root(0o755, 0));

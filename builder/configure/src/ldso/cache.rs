@@ -79,10 +79,10 @@ fn compare(left: &Entry, right: &Entry) -> Ordering {
 /// The strings, one inside another where it is its end, and where each begins.
 fn string_table<'a>(strings: impl Iterator<Item = &'a str>) -> (Vec<u8>, BTreeMap<&'a str, usize>) {
     let mut sorted: Vec<&str> = strings.collect::<BTreeSet<_>>().into_iter().collect();
-    // From the last byte backwards; of two strings that end alike the longer one comes first.
+    // Downwards, from the last byte backwards; of two strings that end alike the longer one comes first.
     sorted.sort_by(|left, right| {
         let common = left.bytes().rev().zip(right.bytes().rev()).find(|(l, r)| l != r);
-        common.map_or_else(|| right.len().cmp(&left.len()), |(l, r)| l.cmp(&r))
+        common.map_or_else(|| right.len().cmp(&left.len()), |(l, r)| r.cmp(&l))
     });
     let mut table: Vec<u8> = Vec::new();
     let mut offsets: BTreeMap<&str, usize> = BTreeMap::new();
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn a_string_that_ends_another_is_not_stored_again() {
         let (table, offsets) = string_table(["/usr/lib/liba.so.1", "liba.so.1", "x86-64-v3"].into_iter());
-        assert_eq!(table, b"/usr/lib/liba.so.1\0x86-64-v3\0");
-        assert_eq!(offsets["liba.so.1"], 9);
+        assert_eq!(table, b"x86-64-v3\0/usr/lib/liba.so.1\0");
+        assert_eq!(offsets["liba.so.1"], 19);
     }
 }
