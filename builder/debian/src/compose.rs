@@ -1,7 +1,8 @@
 //! From packages to a file tree.
 
 use crate::Error;
-use crate::fetch::{Locked, Package};
+use crate::fetch::Package;
+use crate::locked::Locked;
 use crate::relation::parse_relations;
 use crate::stanza::Stanza;
 use crate::tar_entries::{Entry, EntryKind};

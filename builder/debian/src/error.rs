@@ -32,6 +32,67 @@ pub enum Error {
     /// The suite, a component or the architecture has characters that no path of an archive has.
     #[error("`{0}` cannot be the name of a suite, component or architecture")]
     BadName(String),
+    /// A source cannot be used as it is given.
+    #[error("the source `{name}` cannot be used: {why}")]
+    BadSource {
+        /// The source.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A pin cannot be used as it is given.
+    #[error("the pin of `{packages}` cannot be used: {why}")]
+    BadPin {
+        /// Its packages.
+        packages: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A snapshot's date cannot be read.
+    #[error("`{0}` is not the date of a snapshot; write it as `2026-11-01T00:00:00Z`")]
+    BadSnapshot(String),
+    /// The lock file names a source that is not there.
+    #[error(
+        "package {package} is locked to the source `{source_name}`, which the recipe does not have; write the lock file \
+         anew (`--refresh`)"
+    )]
+    UnknownSource {
+        /// Name and version.
+        package: String,
+        /// The source.
+        source_name: String,
+    },
+    /// A local package file cannot be used.
+    #[error("the local package file `{}` cannot be used: {why}", path.display())]
+    LocalFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Two local package files hold the same package.
+    #[error("`{first}` and `{second}` are both package {package}; remove one of them")]
+    LocalTwice {
+        /// Name and version.
+        package: String,
+        /// One file.
+        first: String,
+        /// The other one.
+        second: String,
+    },
+    /// A local package file is not the one that was locked.
+    #[error(
+        "the local package file `{}` is not the one that the lock file names: expected {expected}, got {got}; if it was \
+         changed on purpose, write the lock file anew (`--refresh`)", path.display()
+    )]
+    LocalChanged {
+        /// The file.
+        path: PathBuf,
+        /// Size and SHA-256 as locked.
+        expected: String,
+        /// Size and SHA-256 as they are.
+        got: String,
+    },
     /// The mirror does not answer, or not with what was asked for.
     #[error("the mirror {mirror} does not give `{path}`: {why}{}", hint(cached.as_deref()))]
     Mirror {

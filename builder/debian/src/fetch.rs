@@ -2,15 +2,16 @@
 
 use crate::Error;
 use crate::compose::compose;
+use crate::local;
+use crate::locked::{Locked, Origin};
 use crate::progress::Progress;
-use crate::relation::is_name;
-use crate::release::sha256_field;
 use crate::store::{self, Loaded, Unpacked};
+use crate::suite::SuiteSource;
 use crate::transport::{Client, Failure, Network, check_mirror};
 use ashlar_cache::{Cache, Room};
 use ashlar_tree::Tree;
 use ring::digest::{Context, SHA256};
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,50 +21,52 @@ use std::sync::{Mutex, PoisonError};
 
 /// How many packages are worked on at a time: enough to hide a mirror's latency, few enough not to be a burden.
 const WORKERS: usize = 6;
-/// Largest package file, in bytes. Debian's largest has 2 GB.
-const MAX_DEB: u64 = 8 << 30;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 << 10;
 
-/// A package as the lock file pins it.
-#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Locked {
-    /// Name.
-    pub name: String,
-    /// Version (deb-version(7)).
-    pub version: String,
-    /// Debian's name of the architecture, or `all`.
-    pub architecture: String,
-    /// SHA-256 of the package file, in lower-case hexadecimal.
-    pub sha256: String,
-    /// Size of the package file, in bytes.
-    pub size: u64,
-    /// Where the package file lies, below the mirror.
-    pub path: String,
+/// Where the package files of a lock file come from.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// For packages that do not say.
+    first: Option<String>,
+    named: BTreeMap<String, String>,
+    /// Local files are named from here.
+    local: PathBuf,
 }
 
-impl Locked {
-    /// Whether the fields can be what they should be. They name files in the cache and on the mirror.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        if !is_name(&self.name) {
-            return Err(format!("`{}` is not the name of a package", self.name));
-        }
-        if sha256_field(&self.sha256).as_deref() != Some(self.sha256.as_str()) {
-            return Err(format!("`{}` is not a SHA-256 in lower-case hexadecimal", self.sha256));
-        }
-        let bad_part = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
-        if self.path.split('/').any(bad_part) {
-            return Err(format!("`{}` is not a path below a mirror", self.path));
-        }
-        if self.size > MAX_DEB {
-            return Err(format!("its size is above {MAX_DEB} bytes"));
-        }
-        Ok(())
+impl Places {
+    /// One mirror for all packages. Without it a full cache is enough.
+    ///
+    /// # Errors
+    /// Fails when it cannot be used as a mirror.
+    pub fn mirror(mirror: Option<&str>) -> Result<Self, Error> {
+        let first = mirror.map(check_mirror).transpose()?.map(str::to_owned);
+        Ok(Self { first, ..Self::default() })
     }
 
-    /// Name and version, for messages.
-    pub(crate) fn label(&self) -> String {
-        format!("{} {}", self.name, self.version)
+    /// The mirrors (or snapshots) of some sources; `local` is the folder that local files are named from.
+    ///
+    /// # Errors
+    /// Fails when the URL of a source cannot be used.
+    pub fn of(sources: &[SuiteSource], local: &Path) -> Result<Self, Error> {
+        let mut places = Self { local: local.to_owned(), ..Self::default() };
+        for source in sources {
+            let url = source.base_url()?;
+            places.first.get_or_insert_with(|| url.clone());
+            places.named.insert(source.name.clone(), url);
+        }
+        Ok(places)
+    }
+
+    fn find(&self, package: &Locked) -> Result<Option<&str>, Error> {
+        match &package.origin {
+            Origin::First => Ok(self.first.as_deref()),
+            Origin::Local => Ok(None),
+            Origin::Source(name) => match self.named.get(name) {
+                Some(url) => Ok(Some(url)),
+                None => Err(Error::UnknownSource { package: package.label(), source_name: name.clone() }),
+            },
+        }
     }
 }
 
@@ -114,17 +117,27 @@ pub fn fetch(
     network: Network,
     progress: &dyn Progress,
 ) -> Result<Vec<Package>, Error> {
+    fetch_from(packages, &Places::mirror(mirror)?, cache, network, progress)
+}
+
+/// As [`fetch`], from several sources and from local files. A local file is hashed in each build, also when the cache has
+/// what was unpacked from it: one that was changed or is gone since it was locked is an error that names it.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_from(
+    packages: &[Locked],
+    places: &Places,
+    cache: &Cache,
+    network: Network,
+    progress: &dyn Progress,
+) -> Result<Vec<Package>, Error> {
     for package in packages {
         package.check().map_err(|why| Error::BadEntry { package: package.name.clone(), why })?;
+        places.find(package)?;
     }
-    let fetcher = Fetcher {
-        mirror: mirror.map(check_mirror).transpose()?,
-        cache,
-        network,
-        progress,
-        client: Client::new(),
-        stop: AtomicBool::new(false),
-    };
+    let fetcher =
+        Fetcher { places, cache, network, progress, client: Client::new(), stop: AtomicBool::new(false) };
     // The largest first: a kernel that comes last would keep one worker busy while the others have nothing to do.
     let mut order: Vec<usize> = (0..packages.len()).collect();
     order.sort_by_key(|&at| std::cmp::Reverse(packages[at].size));
@@ -165,7 +178,7 @@ pub fn fetch(
 }
 
 struct Fetcher<'a> {
-    mirror: Option<&'a str>,
+    places: &'a Places,
     cache: &'a Cache,
     network: Network,
     progress: &'a dyn Progress,
@@ -181,6 +194,12 @@ fn deb_path(cache: &Cache, sha256: &str) -> PathBuf {
 
 impl Fetcher<'_> {
     fn obtain(&self, package: &Locked) -> Result<Unpacked, Error> {
+        let local = match package.origin {
+            Origin::Local => {
+                Some(local::open_locked(&self.places.local, &package.path, &package.sha256, package.size)?)
+            }
+            _ => None,
+        };
         if let Loaded::Good(unpacked) = store::load(self.cache, &package.sha256)? {
             self.progress.advance(package.size);
             return Ok(unpacked);
@@ -197,11 +216,16 @@ impl Fetcher<'_> {
             Loaded::Missing => Vec::new(),
             Loaded::Damaged(path) => vec![path],
         };
-        let deb = self.cached_deb(package, &mut damaged)?;
+        let deb = match local {
+            Some(file) => Some((file, "the local package file")),
+            None => {
+                self.cached_deb(package, &mut damaged)?.map(|file| (file, "the package file in the cache"))
+            }
+        };
         let (file, from) = match deb {
-            Some(file) => {
+            Some((file, from)) => {
                 self.progress.advance(package.size);
-                (file, "the package file in the cache")
+                (file, from)
             }
             None => (self.download(package, &damaged)?, "the mirror"),
         };
@@ -236,7 +260,7 @@ impl Fetcher<'_> {
     }
 
     fn download(&self, package: &Locked, damaged: &[PathBuf]) -> Result<File, Error> {
-        let why = match (self.network, self.mirror) {
+        let why = match (self.network, self.places.find(package)?) {
             (Network::Online, Some(mirror)) => return self.download_from(mirror, package),
             (Network::Offline, _) => "`--offline` forbids to fetch it; build once without `--offline`",
             (Network::Online, None) => "no mirror is known to fetch it from; name one with `--mirror URL`",

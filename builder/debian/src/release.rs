@@ -23,6 +23,10 @@ pub struct Release {
     pub components: Vec<String>,
     /// Whether files can be had by their hash, which stays right while the mirror is updated.
     pub by_hash: bool,
+    /// Whether packages of the suite are only taken when they are asked for (experimental, backports).
+    pub not_automatic: bool,
+    /// Whether packages that were taken from such a suite are kept up to date from it (backports).
+    pub but_automatic_upgrades: bool,
     /// Whether packages for all architectures are in the list of each architecture (and not in `binary-all`).
     pub all_included: bool,
     /// The package lists: path below the suite, lower-case SHA-256, size in bytes.
@@ -37,6 +41,7 @@ impl Release {
     pub fn parse(text: &str) -> Result<Self, String> {
         let stanza = stanzas(text).next().ok_or("it is empty")?;
         let words = |name| stanza.field(name).unwrap_or("").split_whitespace().map(str::to_owned).collect();
+        let yes = |name: &str| stanza.field(name).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
         let date = |name: &str| {
             stanza
                 .field(name)
@@ -50,7 +55,9 @@ impl Release {
             valid_until: date("Valid-Until")?,
             architectures: words("Architectures"),
             components: words("Components"),
-            by_hash: stanza.field("Acquire-By-Hash").is_some_and(|value| value.eq_ignore_ascii_case("yes")),
+            by_hash: yes("Acquire-By-Hash"),
+            not_automatic: yes("NotAutomatic"),
+            but_automatic_upgrades: yes("ButAutomaticUpgrades"),
             all_included: stanza
                 .field("No-Support-for-Architecture-all")
                 .is_some_and(|value| value.split_whitespace().any(|word| word == "Packages")),
@@ -105,6 +112,41 @@ pub(crate) fn parse_date(text: &str) -> Option<i64> {
         return None;
     }
     Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// `2026-11-01T00:00:00Z` or `20261101T000000Z` (ISO 8601, UTC) in seconds since 1970.
+pub(crate) fn parse_timestamp(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (date, time) = match (date.len(), time.len()) {
+        (8, 6) => (date.to_owned(), time.to_owned()),
+        (10, 8) => {
+            let is_at = |text: &str, places: [usize; 2], mark: u8| {
+                places.iter().all(|place| text.as_bytes().get(*place) == Some(&mark))
+            };
+            if !is_at(date, [4, 7], b'-') || !is_at(time, [2, 5], b':') {
+                return None;
+            }
+            (date.replace('-', ""), time.replace(':', ""))
+        }
+        _ => return None,
+    };
+    let digits = |text: &str, places: std::ops::Range<usize>, range: std::ops::RangeInclusive<i64>| {
+        let part = text.get(places).filter(|part| part.bytes().all(|c| c.is_ascii_digit()))?;
+        part.parse().ok().filter(|number| range.contains(number))
+    };
+    let (year, month) = (digits(&date, 0..4, 1970..=9999)?, digits(&date, 4..6, 1..=12)?);
+    let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    let day = digits(&date, 6..8, 1..=days(next_year, next_month, 1) - days(year, month, 1))?;
+    let (hour, minute) = (digits(&time, 0..2, 0..=23)?, digits(&time, 2..4, 0..=59)?);
+    let second = digits(&time, 4..6, 0..=59)?;
+    Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+/// `20261101T000000Z`, as snapshots are named.
+pub(crate) fn show_timestamp(seconds: i64) -> String {
+    let shown = show_date(seconds);
+    let (date, time) = shown.trim_end_matches(" UTC").split_once(' ').unwrap_or_default();
+    format!("{}T{}Z", date.replace('-', ""), time.replace(':', ""))
 }
 
 /// Days from 1970-01-01 in the Gregorian calendar. The year begins with March here, so that the leap day
@@ -182,5 +224,27 @@ mod tests {
         assert_eq!(show_date(1_709_251_199), "2024-02-29 23:59:59 UTC");
         assert_eq!(show_date(4_133_894_400), "2100-12-31 00:00:00 UTC");
         assert_eq!(parse_date("Thu, 32 Jan 1970 00:00:00 UTC"), None);
+    }
+
+    #[test]
+    fn timestamps() {
+        for text in ["2024-02-29T23:59:59Z", "20240229T235959Z"] {
+            assert_eq!(parse_timestamp(text), Some(1_709_251_199), "{text}");
+        }
+        assert_eq!(show_timestamp(1_709_251_199), "20240229T235959Z");
+        for bad in [
+            "",
+            "2024-02-29",
+            "2024-02-30T00:00:00Z",
+            "2024-02-29T24:00:00Z",
+            "2024-02-29T00:00:00",
+            "2024/02/29T00:00:00Z",
+            "2024022\u{fc}T000000Z",
+            "2024-2-029T00:00:00Z",
+            "+0240229T000000Z",
+            "2023-02-29T00:00:00Z",
+        ] {
+            assert_eq!(parse_timestamp(bad), None, "{bad}");
+        }
     }
 }

@@ -6,8 +6,8 @@
 //! provide the name, higher versions before lower ones, and taken back when they lead nowhere. The result
 //! depends on the index and the question only.
 
-use crate::fetch::Locked;
 use crate::index::{Candidate, Index, Record};
+use crate::locked::Locked;
 use crate::relation::{Alternative, Clause};
 use crate::{Error, compare_versions};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -65,9 +65,12 @@ impl State {
         names.join(" -> ")
     }
 
-    /// A chosen package with its version and what led to it.
-    fn describe(&self, candidate: &Candidate, by: Option<&str>) -> String {
-        let name = format!("{} {}", candidate.name, candidate.version);
+    /// A chosen package with its version, where it comes from, and what led to it.
+    fn describe(&self, index: &Index, candidate: &Candidate, by: Option<&str>) -> String {
+        let mut name = format!("{} {}", candidate.name, candidate.version);
+        if index.has_several_sources() {
+            name = format!("{name} from {}", index.place(candidate.record));
+        }
         match by {
             Some(by) => format!("{name} (needed by {})", self.chain(by)),
             None => format!("{name} (asked for)"),
@@ -124,7 +127,14 @@ impl Resolver<'_> {
             let providers: BTreeSet<String> =
                 self.index.providers(name).iter().filter_map(provider).collect();
             match providers.len() {
-                0 => return Err(self.unknown(name)),
+                0 if self.index.passed_over(name).is_empty() => return Err(self.unknown(name)),
+                0 => {
+                    return Err(Error::Unsatisfiable {
+                        chain: "the recipe".into(),
+                        clause: name.to_owned(),
+                        why: self.versions(name).join(", "),
+                    });
+                }
                 1 => {}
                 _ => {
                     return Err(Error::Virtual {
@@ -286,8 +296,8 @@ impl Resolver<'_> {
         for other in state.chosen.values() {
             if let Some(relation) = exclusion(&candidate, &other.candidate) {
                 return Err(Error::Conflict {
-                    first: state.describe(&candidate, by.as_deref()),
-                    second: state.describe(&other.candidate, other.by.as_deref()),
+                    first: state.describe(self.index, &candidate, by.as_deref()),
+                    second: state.describe(self.index, &other.candidate, other.by.as_deref()),
                     relation,
                 });
             }
@@ -303,14 +313,35 @@ impl Resolver<'_> {
         Ok(())
     }
 
+    /// Which versions of a package there are and where, for messages: the best candidate, and what is none.
+    fn versions(&self, name: &str) -> Vec<String> {
+        let version = |record: Record| self.index.stanza(record).field("Version").unwrap_or("");
+        let best = self
+            .index
+            .records(name)
+            .first()
+            .map(|record| format!("{} has {name} {}", self.index.place(*record), version(*record)));
+        let passed_over = self.index.passed_over(name).iter().map(|(record, priority)| {
+            let why =
+                if *priority < 0 { "which forbids it" } else { "which is too low; a pin can change that" };
+            let place = self.index.place(*record);
+            format!("{place} has {name} {} at priority {priority}, {why}", version(*record))
+        });
+        best.into_iter().chain(passed_over).collect()
+    }
+
     fn unsatisfiable(&self, state: &State, demand: &Demand) -> Error {
         let has = |alternative: &Alternative| {
             let name = &alternative.name;
-            let version = |record: &Record| self.index.stanza(*record).field("Version").unwrap_or("");
-            match self.index.records(name).first() {
-                Some(record) => format!("the suite has {name} {}", version(record)),
-                None if self.index.providers(name).is_empty() => format!("the suite has no {name}"),
-                None => format!("nothing that provides {name} fits or all of it is excluded"),
+            let versions = self.versions(name);
+            if !versions.is_empty() {
+                versions.join(" and ")
+            } else if !self.index.providers(name).is_empty() {
+                format!("nothing that provides {name} fits or all of it is excluded")
+            } else if self.index.has_several_sources() {
+                format!("no source has {name}")
+            } else {
+                format!("the suite has no {name}")
             }
         };
         let clause: Vec<String> = demand.clause.iter().map(ToString::to_string).collect();
@@ -360,180 +391,4 @@ fn exclusion(a: &Candidate, b: &Candidate) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fmt::Write;
-
-    /// `name version; field: value; …`, one package a line.
-    fn index(packages: &str) -> Index {
-        let mut list = String::new();
-        for line in packages.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            let mut parts = line.split(';').map(str::trim);
-            let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
-            write!(
-                list,
-                "Package: {name}\nVersion: {version}\nArchitecture: amd64\nSHA256: {}\nSize: 1\n\
-                 Filename: pool/{name}.deb\n",
-                "0".repeat(64)
-            )
-            .unwrap();
-            for field in parts {
-                list += field;
-                list.push('\n');
-            }
-            list.push('\n');
-        }
-        Index::from_lists(vec![list], "amd64")
-    }
-
-    fn resolve(packages: &str, wanted: &str, excluded: &str) -> Result<String, String> {
-        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-        let locked =
-            index(packages).resolve(&words(wanted), &words(excluded)).map_err(|error| error.to_string())?;
-        let names: Vec<_> = locked.iter().map(|l| format!("{}={}", l.name, l.version)).collect();
-        Ok(names.join(" "))
-    }
-
-    #[track_caller]
-    fn good(packages: &str, wanted: &str, excluded: &str, expected: &str) {
-        assert_eq!(resolve(packages, wanted, excluded).unwrap(), expected);
-    }
-
-    #[track_caller]
-    fn bad(packages: &str, wanted: &str, excluded: &str, expected: &str) {
-        assert_eq!(resolve(packages, wanted, excluded).unwrap_err(), expected);
-    }
-
-    #[test]
-    fn dependencies_and_versions() {
-        good(
-            "a 1; Depends: b (>= 2), c\nb 1\nb 3\nb 2\nc 1; Pre-Depends: d\nd 1",
-            "a",
-            "",
-            "a=1 b=3 c=1 d=1",
-        );
-        good("a 1; Depends: b (<< 3)\nb 3\nb 2", "a", "", "a=1 b=2");
-        good("a 1; Depends: b\nb 1; Depends: a", "b", "", "a=1 b=1");
-        good("a 1; Recommends: b\nb 1", "a", "", "a=1");
-    }
-
-    #[test]
-    fn a_package_asked_for_by_its_name_is_that_package() {
-        let packages = "box 1\nbox-static 2; Provides: box; Conflicts: box\na 1; Depends: box";
-        good(packages, "box", "", "box=1");
-        good(packages, "box-static a", "", "a=1 box-static=2");
-        let error = resolve(packages, "box-static box", "").unwrap_err();
-        assert!(error.contains("box-static 2 (asked for)") && error.contains("box 1 (asked for)"), "{error}");
-    }
-
-    #[test]
-    fn alternatives() {
-        let packages = "a 1; Depends: b | c\nb 1\nc 1\nd 1; Depends: a, c\ne 1; Conflicts: b";
-        good(packages, "a", "", "a=1 b=1");
-        good(packages, "d", "", "a=1 c=1 d=1");
-        good(packages, "a e", "", "a=1 c=1 e=1");
-        good(packages, "a", "b", "a=1");
-        good("a 1; Depends: gone | b\nb 1", "a", "", "a=1 b=1");
-        // The first alternative leads nowhere two steps later and is taken back.
-        good("a 1; Depends: b | c\nb 1; Depends: d\nd 1; Depends: gone\nc 1", "a", "", "a=1 c=1");
-    }
-
-    #[test]
-    fn virtual_packages() {
-        let packages =
-            "a 1; Depends: mta\nx 1; Provides: mta\nb 1; Depends: mta (>= 2)\ny 1; Provides: mta (= 3)";
-        good(packages, "a", "", "a=1 x=1");
-        good(packages, "b", "", "b=1 y=1");
-        good(packages, "b a", "", "a=1 b=1 y=1");
-        bad(packages, "mta", "", "`mta` is no package but provided by several; name one of them: x, y");
-        good("x 1; Provides: only", "only", "", "x=1");
-        bad(
-            "b 1; Depends: mta (>= 4)\ny 1; Provides: mta (= 3)",
-            "b",
-            "",
-            "b needs mta (>= 4), but nothing that provides mta fits or all of it is excluded",
-        );
-    }
-
-    #[test]
-    fn architectures() {
-        good("a 1; Depends: b:any, c:amd64, d [arm64]\nb 1\nc 1", "a", "", "a=1 b=1 c=1");
-        bad("a 1; Depends: b:arm64\nb 1", "a", "", "a needs b:arm64, but the suite has b 1");
-    }
-
-    #[test]
-    fn exclusions_are_satisfied_and_never_chosen() {
-        good("a 1; Depends: b (>= 9), v\nb 1\nc 1; Provides: v", "a", "b v", "a=1");
-        bad("a 1; Depends: b", "a", "a", "package `a` is asked for and excluded at the same time");
-    }
-
-    #[test]
-    fn conflicts_name_both_and_who_wanted_them() {
-        bad(
-            "a 1; Depends: b\nb 1; Breaks: c (<< 2)\nc 1\nd 1; Depends: c",
-            "a d",
-            "",
-            "c 1 (needed by d) and b 1 (needed by a) cannot be together in an image: b conflicts with or breaks c (<< 2)",
-        );
-        good("a 1; Breaks: c (<< 2)\nc 2", "a c", "", "a=1 c=2");
-        // A package may conflict with a name that it provides itself.
-        good("a 1; Provides: mta; Conflicts: mta", "a", "", "a=1");
-        assert!(
-            resolve("a 1; Provides: mta; Conflicts: mta\nb 1; Provides: mta; Conflicts: mta", "a b", "")
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn errors_say_what_led_there() {
-        bad(
-            "a 1; Depends: b\nb 1; Depends: c (>= 2)\nc 1",
-            "a",
-            "",
-            "a -> b needs c (>= 2), but the suite has c 1",
-        );
-        bad("a 1; Depends: x | y", "a", "", "a needs x | y, but the suite has no x, the suite has no y");
-        bad(
-            "containerd 1\ncontainers-common 1\nzsh 1",
-            "contanerd",
-            "",
-            "there is no package `contanerd` in the suite; near to it: containerd, containers-common",
-        );
-        bad("a 1; Depends: b ((", "a", "", {
-            "the entry of package a in the package list cannot be used: `b ((` is not a relation to a package (in \
-             `Depends`)"
-        });
-    }
-
-    #[test]
-    fn many_choices_end() {
-        // Each of 300 packages has a choice, and no other choice helps the last one: 2^300 ways are not tried.
-        let mut packages = String::new();
-        for at in 0..300 {
-            writeln!(packages, "a{at} 1; Depends: x{at} | y{at}, a{}\nx{at} 1\ny{at} 1", at + 1).unwrap();
-        }
-        assert!(resolve(&format!("{packages}a300 1"), "a0", "").unwrap().starts_with("a0=1 a1=1 a10=1"));
-        let error = resolve(
-            &format!(
-                "{packages}a300 1; Depends: p | q\np 1; Depends: gone\n\
-            q 1; Breaks: a0"
-            ),
-            "a0",
-            "",
-        )
-        .unwrap_err();
-        assert!(error.ends_with("-> p needs gone, but the suite has no gone"), "{error}");
-    }
-
-    #[test]
-    fn entries_that_cannot_be_locked_are_refused() {
-        for (field, value) in [("SHA256", "1"), ("Size", "-1"), ("Filename", "../x"), ("Filename", "/x")] {
-            let list = format!(
-                "Package: a\nVersion: 1\nArchitecture: all\n{field}: {value}\nSHA256: {}\nSize: 1\nFilename: p/a.deb\n",
-                "0".repeat(64)
-            );
-            let error = Index::from_lists(vec![list], "amd64").resolve(&["a".into()], &[]).unwrap_err();
-            assert!(matches!(error, Error::BadEntry { .. }), "{error}");
-        }
-    }
-}
+mod tests;

@@ -96,6 +96,7 @@ fn same_as_dpkg(deb: &Path) {
         sha256: sha256(&bytes),
         size: bytes.len() as u64,
         path: deb.file_name().unwrap().to_str().unwrap().into(),
+        ..Locked::default()
     };
     let (folder, cache) = cache();
     let mirror = format!("file://{}", mirror.display());
@@ -172,13 +173,57 @@ fn a_package_of_dpkg_deb_unpacks_as_dpkg_unpacks_it() {
     for folder in ["", "usr", "usr/bin", "DEBIAN"] {
         mode(folder, 0o755);
     }
-    for packing in ["xz", "gzip", "none"] {
+    let scripts = [("postinst", "#!/bin/sh\nldconfig\n"), ("conffiles", "/etc/empty\n")];
+    for (name, text) in scripts {
+        std::fs::write(root.join("DEBIAN").join(name), text).unwrap();
+    }
+    mode("DEBIAN/postinst", 0o755);
+    for packing in ["xz", "gzip", "none", "zstd"] {
         let deb = dir.path().join(format!("{packing}.deb"));
         let kind = format!("-Z{packing}");
         let (root, out) = (root.to_str().unwrap(), deb.to_str().unwrap());
         run("dpkg-deb", &["--root-owner-group", &kind, "--build", root, out]).unwrap();
         same_as_dpkg(&deb);
+        for (name, text) in scripts {
+            let theirs = run("dpkg-deb", &["--info", out, name]).unwrap();
+            assert_eq!((&theirs[..], &control_file(&deb, name)[..]), (text.as_bytes(), text), "{name}");
+        }
     }
+}
+
+/// A file of the control archive as this crate reads it.
+fn control_file(deb: &Path, name: &str) -> String {
+    let mut file = std::fs::File::open(deb).unwrap();
+    let read = ashlar_debian::Deb::read(&mut file).unwrap();
+    read.control_files(&mut file).unwrap().remove(name).unwrap().unwrap()
+}
+
+/// dpkg-deb does not make these any more, but reads them.
+#[test]
+fn a_package_packed_with_bzip2_unpacks_as_dpkg_unpacks_it() {
+    if ["dpkg-deb", "ar", "bzip2"].iter().any(|tool| run(tool, &["--version"]).is_none()) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(root.join("DEBIAN")).unwrap();
+    std::fs::write(
+        root.join("DEBIAN/control"),
+        "Package: judged\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n",
+    )
+    .unwrap();
+    std::fs::write(root.join("file"), "some text ".repeat(300_000)).unwrap();
+    for path in [&root, &root.join("DEBIAN")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let deb = path("x.deb");
+    run("dpkg-deb", &["--root-owner-group", "-Zgzip", "--build", root.to_str().unwrap(), &deb]).unwrap();
+    std::fs::write(path("data.tar"), run("dpkg-deb", &["--fsys-tarfile", &deb]).unwrap()).unwrap();
+    run("bzip2", &[&path("data.tar")]).unwrap();
+    run("ar", &["d", &deb, "data.tar.gz"]).unwrap();
+    run("ar", &["q", &deb, &path("data.tar.bz2")]).unwrap();
+    same_as_dpkg(Path::new(&deb));
 }
 
 #[test]

@@ -203,6 +203,53 @@ fn a_changed_byte_in_the_cache_is_named_and_repaired() {
 }
 
 #[test]
+fn the_text_of_maintainer_scripts_is_kept_and_verified() {
+    let deb = || {
+        Deb::with_scripts(
+            "app",
+            "1.0-1",
+            "",
+            &[Entry::File("./usr/x", "x")],
+            &[
+                Entry::File("./postinst", "#!/bin/sh\nset -e\n\nldconfig\n"),
+                Entry::File("./conffiles", ""),
+                Entry::File("./triggers", "interest-noawait /usr/lib\n"),
+            ],
+        )
+    };
+    let archive = Archive::new(&[deb()]);
+    let (folder, cache) = cache();
+    let locked = archive.locked(&cache, &["app"]);
+    let fresh = get(&archive, &locked, &cache).unwrap();
+    let kept = fetch(&locked, None, &cache, Network::Offline, &NoProgress).unwrap();
+    for package in [&fresh[0], &kept[0]] {
+        assert_eq!(package.control_file("postinst"), Some("#!/bin/sh\nset -e\n\nldconfig\n"));
+        assert_eq!(package.control_file("conffiles"), Some(""));
+        assert_eq!(package.control_file("prerm"), None);
+        assert_eq!(package.control_file("control"), Some(package.control()));
+        let names: Vec<&str> = package.control_files().map(|(name, _)| name).collect();
+        assert_eq!(names, ["conffiles", "control", "postinst", "triggers"]);
+    }
+    // A script that was changed in the cache is not read but made anew.
+    let [_, sidecar, _] = files(folder.path(), &locked[0]);
+    let text = std::fs::read_to_string(&sidecar).unwrap();
+    std::fs::write(&sidecar, text.replace("ldconfig", "ldconfiG")).unwrap();
+    let notes = Notes::default();
+    let repaired = fetch(&locked, None, &cache, Network::Offline, &notes).unwrap();
+    assert_eq!(repaired[0].control_file("postinst"), fresh[0].control_file("postinst"));
+    assert!(notes.notes.into_inner().unwrap()[0].contains(&sidecar.display().to_string()));
+    assert_eq!(std::fs::read_to_string(&sidecar).unwrap(), text);
+    // What an older version has kept is done again without a word.
+    let rest = format!("Data-SHA256: {}\nData-Size: 1\n\nPackage: old\n", "0".repeat(64));
+    std::fs::write(&sidecar, format!("{}\n{rest}", common::sha256(rest.as_bytes()))).unwrap();
+    let notes = Notes::default();
+    let again = fetch(&locked, None, &cache, Network::Offline, &notes).unwrap();
+    assert_eq!(again[0].control(), fresh[0].control());
+    assert!(notes.notes.into_inner().unwrap().is_empty());
+    assert_eq!(std::fs::read_to_string(&sidecar).unwrap(), text);
+}
+
+#[test]
 fn two_builds_may_use_one_cache_at_once() {
     let debs = || vec![app(), lib()];
     let archive = Archive::new(&debs());

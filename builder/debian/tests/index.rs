@@ -259,8 +259,17 @@ fn a_changed_index_in_the_cache_is_not_believed() {
         let mut bytes = good.clone();
         bytes[80] ^= 1;
         std::fs::write(&path, bytes).unwrap();
-        assert!(archive.load(&cache, Network::Offline).is_err(), "{name}");
-        assert!(archive.load(&cache, Network::Online).is_ok(), "{name}");
+        let error = archive.load(&cache, Network::Offline).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("`{}` in the cache is damaged (", path.display())), "{error}");
+        assert!(error.ends_with("build once without `--offline`"), "{error}");
+        let notes = common::Notes::default();
+        assert!(
+            ashlar_debian::Index::load(&archive.suite(), &cache, Network::Online, &notes).is_ok(),
+            "{name}"
+        );
+        let notes = notes.notes.into_inner().unwrap();
+        let wanted = format!("`{}` in the cache was damaged", path.display());
+        assert!(matches!(&notes[..], [note] if note.starts_with(&wanted)), "{notes:?}");
         assert_eq!(std::fs::read(&path).unwrap(), good, "{name} was not repaired");
     }
 }

@@ -1,7 +1,7 @@
 //! An archive of Debian packages in a folder, made and signed by the test itself.
 #![allow(dead_code, reason = "each test program uses a part")]
 
-use ashlar_debian::{Cache, Error, Index, Locked, Network, Progress, Suite};
+use ashlar_debian::{Cache, Error, Index, Locked, Network, Progress, Suite, SuiteSource};
 use openpgp::cert::{Cert, CertBuilder};
 use openpgp::policy::StandardPolicy;
 use openpgp::serialize::Serialize;
@@ -32,6 +32,11 @@ pub enum Entry<'a> {
 
 /// A `tar` as dpkg-deb makes it.
 pub fn tar(files: &[Entry]) -> Vec<u8> {
+    [tar_of(files), vec![0; 1024]].concat()
+}
+
+/// As [`tar`], without the end mark.
+fn tar_of(files: &[Entry]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for file in files {
         let mut header = tar::Header::new_gnu();
@@ -61,7 +66,9 @@ pub fn tar(files: &[Entry]) -> Vec<u8> {
             }
         }
     }
-    builder.into_inner().unwrap()
+    let mut tar = builder.into_inner().unwrap();
+    tar.truncate(tar.len() - 1024);
+    tar
 }
 
 fn member(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
@@ -95,10 +102,23 @@ pub struct Deb {
 
 impl Deb {
     pub fn new(name: &'static str, version: &'static str, fields: &'static str, files: &[Entry]) -> Self {
+        Self::with_scripts(name, version, fields, files, &[])
+    }
+
+    /// With further files in the control archive.
+    pub fn with_scripts(
+        name: &'static str,
+        version: &'static str,
+        fields: &'static str,
+        files: &[Entry],
+        scripts: &[Entry],
+    ) -> Self {
         let control = format!("Package: {name}\nVersion: {version}\nArchitecture: amd64\n{fields}");
+        let control =
+            [tar_of(&[Entry::File("./control", &control)]), tar_of(scripts), vec![0; 1024]].concat();
         let mut bytes = b"!<arch>\n".to_vec();
         member(&mut bytes, "debian-binary", b"2.0\n");
-        member(&mut bytes, "control.tar.gz", &gzip(&tar(&[Entry::File("./control", &control)])));
+        member(&mut bytes, "control.tar.gz", &gzip(&control));
         member(&mut bytes, "data.tar.xz", &xz(&tar(files)));
         Self { name, version, fields, bytes }
     }
@@ -133,6 +153,104 @@ pub fn sign(text: &str, cert: &Cert, age: Duration) -> Vec<u8> {
     message.write_all(text.as_bytes()).unwrap();
     message.finalize().unwrap();
     out
+}
+
+/// Answers requests for the files of a folder on the loopback device: whole ones and ranges.
+pub struct Server {
+    pub url: String,
+    state: std::sync::Arc<ServerState>,
+}
+
+#[derive(Default)]
+struct ServerState {
+    /// Head of each request.
+    heads: Mutex<Vec<String>>,
+    /// After so many bytes of a body the connections are closed; the first for the next answer.
+    cuts: Mutex<std::collections::VecDeque<usize>>,
+    /// Ranges are passed over.
+    no_ranges: std::sync::atomic::AtomicBool,
+}
+
+impl Server {
+    pub fn start(folder: &Path) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = std::sync::Arc::new(ServerState::default());
+        let (folder, shared) = (folder.to_owned(), std::sync::Arc::clone(&state));
+        // Both end with the test program.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (folder, state) = (folder.clone(), std::sync::Arc::clone(&shared));
+                std::thread::spawn(move || answer(stream, &folder, &state));
+            }
+        });
+        Self { url, state }
+    }
+
+    /// The next answers end after so many bytes of their bodies.
+    pub fn cut(&self, after: &[usize]) {
+        self.state.cuts.lock().unwrap().extend(after);
+    }
+
+    pub fn without_ranges(&self) {
+        self.state.no_ranges.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The `Range` of each request for a path with this ending since the last call; empty for a whole file.
+    pub fn ranges(&self, ending: &str) -> Vec<String> {
+        let heads = std::mem::take(&mut *self.state.heads.lock().unwrap());
+        let of_path = heads.iter().filter(|head| {
+            head.lines()
+                .next()
+                .and_then(|line| line.split(' ').nth(1))
+                .is_some_and(|path| path.ends_with(ending))
+        });
+        let range = |head: &String| {
+            let line = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("range: ").map(str::to_owned));
+            line.unwrap_or_default()
+        };
+        of_path.map(range).collect()
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, folder: &Path, state: &ServerState) {
+    use std::io::BufRead;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut head = String::new();
+    for line in
+        std::io::BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty())
+    {
+        head.push_str(&line);
+        head.push('\n');
+    }
+    let Some(path) = head.split(' ').nth(1).map(|path| path.replace("%2B", "+")) else { return };
+    let lower = head.to_ascii_lowercase();
+    let start =
+        lower.split("range: bytes=").nth(1).and_then(|rest| rest.split('-').next()?.parse::<usize>().ok());
+    let start = start.filter(|_| !state.no_ranges.load(std::sync::atomic::Ordering::SeqCst));
+    state.heads.lock().unwrap().push(head);
+    let reply = |status: &str, fields: &str, body: &[u8]| {
+        let length = body.len();
+        let mut reply =
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}Connection: close\r\n\r\n")
+                .into_bytes();
+        let cut = if body.is_empty() { None } else { state.cuts.lock().unwrap().pop_front() };
+        reply.extend_from_slice(&body[..cut.unwrap_or(length).min(length)]);
+        reply
+    };
+    let reply = match (std::fs::read(folder.join(path.trim_start_matches('/'))), start) {
+        (Err(_), _) => reply("404 Not Found", "", b""),
+        (Ok(bytes), None) => reply("200 OK", "", &bytes),
+        (Ok(bytes), Some(start)) if start < bytes.len() => {
+            let range = format!("Content-Range: bytes {start}-{}/{}\r\n", bytes.len() - 1, bytes.len());
+            reply("206 Partial Content", &range, &bytes[start..])
+        }
+        (Ok(_), Some(_)) => reply("416 Range Not Satisfiable", "", b""),
+    };
+    // A client may have hung up.
+    let _ = stream.write_all(&reply);
 }
 
 /// An archive with suite `stable`, codename `test`.
@@ -237,6 +355,11 @@ impl Archive {
             architecture: "amd64".into(),
             keyring: vec![PathBuf::from("/nonexistent/keyring"), keyring],
         }
+    }
+
+    /// The suite as one of several.
+    pub fn source(&self, name: &str) -> SuiteSource {
+        SuiteSource { name: name.into(), ..SuiteSource::new(self.suite()) }
     }
 
     pub fn load(&self, cache: &Cache, network: Network) -> Result<Index, Error> {
