@@ -186,8 +186,7 @@ impl Scanner {
         buffer.resize(WINDOW, 0);
         let mut head = Some(head);
         let (mut base, mut from, mut filled) = (0u64, 0usize, 0usize);
-        loop {
-            let Some(free) = buffer.get_mut(filled..) else { break };
+        while let Some(free) = buffer.get_mut(filled..) {
             filled += reader.read_at(base + filled as u64, free)?;
             let window = buffer.get(..filled).unwrap_or_default();
             if let Some(head) = head.take() {

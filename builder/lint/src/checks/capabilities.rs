@@ -1,5 +1,7 @@
 //! Reading the extended attribute `security.capability` (`struct vfs_ns_cap_data` of `linux/capability.h`).
 
+use std::fmt::Write;
+
 /// Names of the capabilities, by number.
 const NAMES: [&str; 41] = [
     "CAP_CHOWN",
@@ -86,7 +88,7 @@ pub fn describe(value: &[u8]) -> Option<String> {
         out.push_str(&names(inheritable));
     }
     if words == 6 {
-        out.push_str(&format!(", for the user namespace of uid {}", word(value, 5)?));
+        let _ = write!(out, ", for the user namespace of uid {}", word(value, 5)?);
     }
     Some(out)
 }

@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub script: Option<String>,
     /// What its ELF header and dynamic section say.
     pub elf: Option<Elf>,
+    /// Whether it is an ELF file or an archive of object files.
+    pub is_code: bool,
     /// A date inside, and what has it.
     pub time: Option<&'static str>,
 }
@@ -143,7 +145,8 @@ fn file(
 
 /// What the begin of a file says.
 fn begin(path: &str, head: &[u8], whole: bool, reader: Reader<'_>) -> Facts {
-    let mut facts = Facts { time: time_inside(path, head), ..Facts::default() };
+    let is_code = head.starts_with(&object::elf::ELFMAG) || head.starts_with(b"!<arch>\n");
+    let mut facts = Facts { is_code, time: time_inside(path, head), ..Facts::default() };
     if let Some(line) = head.strip_prefix(b"#!") {
         let line = line.get(..line.len().min(256)).unwrap_or(line);
         let line = line.split(|&b| b == b'\n').next().unwrap_or(line);
@@ -199,6 +202,13 @@ pub(crate) fn check(context: &mut Context<'_, '_>) {
                 let message = format!("{}{at}", hit.what);
                 match hit.subject {
                     Secret::Key if is_host_key(&entry.path) => {}
+                    // Cryptographic libraries carry the keys of their self-tests, GnuTLS for one.
+                    Secret::Key if facts.is_code => add(
+                        ("private-key", Warning),
+                        entry.shown(),
+                        format!("{message}, inside of a program or library"),
+                        "find out what it is for: a key of a self-test may stay, allow it; any other must go",
+                    ),
                     Secret::Key => add(
                         ("private-key", Error),
                         entry.shown(),
@@ -265,9 +275,13 @@ mod tests {
         put(&mut tree, &format!("{PREFIX}/srv/x.txt"), 0o600, format!("a\n{key}"));
         put(&mut tree, "/root/.netrc", 0o600, "machine h login u password p");
         put(&mut tree, "/root/netrc", 0o600, "machine h login u password p");
+        put(&mut tree, "/usr/lib/libtest.a", 0o644, format!("!<arch>\n{key}"));
         let report = report(&tree);
+        let warning =
+            report.findings.iter().find(|f| f.path.as_deref() == Some("/usr/lib/libtest.a")).unwrap();
+        assert_eq!(warning.severity, crate::Severity::Warning);
         assert_eq!(
-            of_rule(&report, "private-key"),
+            of_rule(&report, "private-key")[..2],
             [
                 "root /etc/tls/server.key: a private key (PRIVATE KEY in PEM form)",
                 "container web /srv/x.txt: a private key (PRIVATE KEY in PEM form), at byte 2",

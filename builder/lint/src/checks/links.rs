@@ -7,6 +7,8 @@ use ashlar_tree::Kind;
 
 /// Directories that are filled at run time.
 const RUN_TIME: [&[u8]; 6] = [b"/run", b"/proc", b"/sys", b"/dev", b"/tmp", b"/var"];
+/// May be missing: the time zone is UTC then (localtime(5)). Debian's tzdata has a link to it.
+const LOCALTIME: &[u8] = b"/etc/localtime";
 
 pub(crate) fn check(context: &mut Context<'_, '_>) {
     let mut found = Vec::new();
@@ -20,6 +22,9 @@ pub(crate) fn check(context: &mut Context<'_, '_>) {
                 Lookup::Found(..) => continue,
                 Lookup::Loop => format!("points to `{target_text}`, which leads back to it"),
                 Lookup::Missing(path) => {
+                    if path == LOCALTIME {
+                        continue;
+                    }
                     if RUN_TIME.iter().any(|top| path == *top || super::nodes::below(&path, top)) {
                         continue;
                     }
@@ -57,6 +62,7 @@ mod tests {
             ("/chain", "b"),
             ("/etc/mtab", "/proc/self/mounts"),
             ("/etc/resolv.conf", "../run/ashlar/resolv.conf"),
+            ("/usr/share/zoneinfo/localtime", "/etc/localtime"),
             ("/runner", "/runtime/x"),
         ];
         for (path, target) in links {

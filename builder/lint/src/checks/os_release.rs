@@ -138,11 +138,8 @@ mod tests {
             ("PRETTY_NAME=", "`PRETTY_NAME` is missing"),
             ("IMAGE_VERSION=", "`IMAGE_VERSION` is missing"),
         ] {
-            let text: String = OS_RELEASE
-                .lines()
-                .filter(|line| !line.starts_with(gone))
-                .map(|line| format!("{line}\n"))
-                .collect();
+            let kept: Vec<_> = OS_RELEASE.lines().filter(|line| !line.starts_with(gone)).collect();
+            let text = kept.join("\n");
             let mut tree = tree();
             put(&mut tree, "/usr/lib/os-release", 0o644, &text);
             let mut subject = subject(&tree);

@@ -11,6 +11,17 @@ use std::collections::HashSet;
 /// Where `env` looks when nobody says otherwise.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// Folders with scripts that nobody starts in a finished image: examples, and hooks and maintainer scripts of tools that
+/// build or change systems.
+const NOT_STARTED: [&[u8]; 6] = [
+    b"/usr/share/doc/",
+    b"/usr/share/bug/",
+    b"/usr/share/lintian/",
+    b"/usr/share/initramfs-tools/",
+    b"/usr/lib/dracut/",
+    b"/var/lib/dpkg/info/",
+];
+
 pub(crate) fn check(context: &mut Context<'_, '_>) {
     let config = context.subject.kernel_config.map(super::kernel::Config::parse);
     let runs_32_bit = config.is_none_or(|config| config.is_built_in("IA32_EMULATION"));
@@ -31,7 +42,8 @@ pub(crate) fn check(context: &mut Context<'_, '_>) {
             let mut add = |rule, message: String, help: &'static str| {
                 found.push((rule, part.part.clone(), entry.shown(), message, help));
             };
-            if let Some(line) = facts.script.as_ref().filter(|_| executable)
+            let started = executable && !NOT_STARTED.iter().any(|folder| entry.path.starts_with(folder));
+            if let Some(line) = facts.script.as_ref().filter(|_| started)
                 && let Some(missing) = missing_interpreter(part, line)
             {
                 let message = format!("its interpreter `{missing}` is not here");
@@ -221,6 +233,7 @@ mod tests {
             ("/usr/bin/d", 0o644, "#!/bin/gone\n"),
             ("/usr/bin/e", 0o755, "#!@PERL@\n"),
             ("/usr/bin/f", 0o755, "#!/usr/bin/perl -w\n"),
+            ("/usr/share/doc/x/examples/g", 0o755, "#!/bin/gone\n"),
         ] {
             put(&mut tree, path, mode, line);
         }

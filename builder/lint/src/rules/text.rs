@@ -65,7 +65,7 @@ A link to nothing is mostly a package that was excluded or a path that was remov
 It fails when it is used, which may be months later.
 
 Found by following each link inside the root or the container that it lies in. Targets below /run, /proc, /sys, /dev,
-/tmp and /var are taken to appear at run time.
+/tmp and /var are taken to appear at run time; /etc/localtime may be missing (UTC, localtime(5)).
 Fix: add what it points to, or remove the link with `remove` in the recipe.",
     },
     Rule {
@@ -161,7 +161,8 @@ The kernel starts such a program with `No such file or directory`, which names t
 happens when a program is copied into a container without its libc, or when an image has no shell but has scripts.
 
 Found in PT_INTERP of executable ELF files (an error) and in the `#!` line of executable files (a warning, as many
-packages bring scripts that nobody starts). For `#!/usr/bin/env NAME`, NAME is looked for in the usual places.
+packages bring scripts that nobody starts; examples in /usr/share/doc and maintainer scripts are left out). For
+`#!/usr/bin/env NAME`, NAME is looked for in the usual places.
 Fix: add the package with the interpreter, or remove the file.",
     },
     Rule {
@@ -211,7 +212,8 @@ secret: the root is not encrypted.
 
 Found by content: PEM (also inside JSON), OpenSSH, PuTTY, age and OpenPGP keys, and whole files that are DER in PKCS#8,
 PKCS#1 or SEC 1 form, or an OpenPGP secret key. Certificates and public keys are not meant, nor are programs
-that merely contain the word.
+that merely contain the word. A whole key inside of a program or library is a warning: cryptographic libraries bring the
+keys of their self-tests.
 Fix: remove the file and give the key to the machine when it is provisioned. If the image was ever published, replace
 the key. Allow it for keys that are public anyway, such as those of a test suite.",
     },

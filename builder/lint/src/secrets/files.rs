@@ -66,9 +66,10 @@ fn json(text: &str, key: &str) -> bool {
 /// Whether a line sets `key` (the end of its name) to a value that is no variable.
 fn setting(text: &str, key: &str) -> bool {
     text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])).any(|line| {
-        let Some((name, value)) = line.split_once('=').or_else(|| line.split_once(": ")) else {
-            return false;
-        };
+        // `name=value` or `name: value`, whichever comes first: values may have both signs.
+        let separator = line.find('=').into_iter().chain(line.find(": ")).min();
+        let Some((name, value)) = separator.and_then(|at| line.split_at_checked(at)) else { return false };
+        let value = value.trim_start_matches(['=', ':']);
         let name = name.trim().trim_matches(['"', '\'']);
         let value = value.trim().trim_matches(['"', '\'']);
         let named = name

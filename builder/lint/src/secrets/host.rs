@@ -66,7 +66,8 @@ impl Needle {
     pub fn fits(&self, window: &[u8], start: usize, end: usize) -> bool {
         let part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b == b'-';
         let before = start.checked_sub(1).and_then(|i| window.get(i));
-        !window.get(end).is_some_and(part) && !(self.word && before.is_some_and(part))
+        let longer = window.get(end).is_some_and(part) || (self.word && before.is_some_and(part));
+        !longer
     }
 
     /// Whether the text stands in `bytes`.
@@ -82,8 +83,8 @@ fn telling(name: &str, own_names: &[String]) -> bool {
     name.len() >= if special { 5 } else { 8 }
         && !COMMON.contains(&name)
         && !own_names.iter().any(|own| own == name)
-        // `x86-64` and the like: a name of digits and one letter is a version of something.
-        && name.bytes().filter(u8::is_ascii_alphabetic).count() >= 3
+        // `x86-64` and the like: digits with one letter are a version of something.
+        && name.bytes().filter(u8::is_ascii_alphabetic).count() >= 2
 }
 
 /// A path as it would stand in a file, if it says something: two folders deep and eight characters long.

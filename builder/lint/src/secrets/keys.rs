@@ -10,6 +10,8 @@ pub(super) const NEEDLES: &[(&str, Check)] = &[
     ("PuTTY-User-Key-File-", putty),
     ("(11:private-key", gnupg),
     ("(21:protected-private-key", gnupg),
+    ("\nKey: (private-key (", gnupg_text),
+    ("\nKey: (protected-private-key (", gnupg_text),
 ];
 
 /// Characters of base64 that must follow, without a break. The smallest key, Ed25519 in PKCS#8, has 64.
@@ -65,6 +67,12 @@ fn gnupg(window: &[u8], start: usize, end: usize) -> Option<(Subject, String)> {
     (start == 0 && window.get(end) == Some(&b'(')).then(|| (Subject::Key, "a private key (GnuPG)".into()))
 }
 
+/// The extended form of the same: lines of names and values, the first of which is `Created` or `Key`.
+fn gnupg_text(window: &[u8], start: usize, _: usize) -> Option<(Subject, String)> {
+    let key = (start < 4096 && window.starts_with(b"Created: ")) || window.starts_with(b"Key: ");
+    key.then(|| (Subject::Key, "a private key (GnuPG)".into()))
+}
+
 #[cfg(test)]
 mod tests {
     use crate::scan_bytes;
@@ -106,6 +114,7 @@ mod tests {
                 "a private key (PuTTY)",
             ),
             ("(11:private-key(3:rsa(1:n".into(), "a private key (GnuPG)"),
+            ("Created: 20261125T002438\nKey: (private-key (ecc".into(), "a private key (GnuPG)"),
         ] {
             assert_eq!(scan_bytes(text.as_bytes()), [expected], "{text}");
         }
@@ -125,6 +134,8 @@ mod tests {
             "AGE-SECRET-KEY-1 is how they begin".into(),
             "PuTTY-User-Key-File-%d: %s\n".into(),
             "see (11:private-key(3:rsa".into(),
+            "Created: 20261125T002438\nKey: (shadowed-private-key (ecc".into(),
+            "they look so:\nKey: (private-key (ecc".into(),
         ] {
             assert!(scan_bytes(text.as_bytes()).is_empty(), "{text}");
         }
