@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::compose::compose;
-use crate::local;
+use crate::local::LockedFile;
 use crate::locked::{Locked, Origin};
 use crate::progress::Progress;
 use crate::store::{self, Loaded, Unpacked};
@@ -195,9 +195,7 @@ fn deb_path(cache: &Cache, sha256: &str) -> PathBuf {
 impl Fetcher<'_> {
     fn obtain(&self, package: &Locked) -> Result<Unpacked, Error> {
         let local = match package.origin {
-            Origin::Local => {
-                Some(local::open_locked(&self.places.local, &package.path, &package.sha256, package.size)?)
-            }
+            Origin::Local => Some(LockedFile::open(&self.places.local, package)?),
             _ => None,
         };
         if let Loaded::Good(unpacked) = store::load(self.cache, &package.sha256)? {
@@ -217,7 +215,7 @@ impl Fetcher<'_> {
             Loaded::Damaged(path) => vec![path],
         };
         let deb = match local {
-            Some(file) => Some((file, "the local package file")),
+            Some(mut local) => Some((local.copy(self.cache)?, "the local package file")),
             None => {
                 self.cached_deb(package, &mut damaged)?.map(|file| (file, "the package file in the cache"))
             }

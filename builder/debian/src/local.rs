@@ -2,11 +2,13 @@
 
 use crate::Error;
 use crate::deb::Deb;
+use crate::locked::Locked;
 use crate::relation::is_name;
 use crate::stanza::stanzas;
+use ashlar_cache::Cache;
 use ring::digest::{Context, SHA256};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Most package files that are taken from one folder.
@@ -113,6 +115,11 @@ fn open(path: &Path) -> Result<File, Error> {
 
 /// SHA-256 and length of a file, which is then at its start again.
 fn hash(file: &mut File) -> std::io::Result<(String, u64)> {
+    copy_and_hash(file, &mut std::io::sink())
+}
+
+/// As [`hash`], with a copy.
+fn copy_and_hash(file: &mut File, copy: &mut impl Write) -> std::io::Result<(String, u64)> {
     file.seek(SeekFrom::Start(0))?;
     let mut context = Context::new(&SHA256);
     let mut buffer = vec![0; CHUNK];
@@ -121,7 +128,9 @@ fn hash(file: &mut File) -> std::io::Result<(String, u64)> {
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(step) => {
-                context.update(buffer.get(..step).unwrap_or_default());
+                let bytes = buffer.get(..step).unwrap_or_default();
+                context.update(bytes);
+                copy.write_all(bytes)?;
                 length += step as u64;
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -132,17 +141,42 @@ fn hash(file: &mut File) -> std::io::Result<(String, u64)> {
     Ok((hex::encode(context.finish()), length))
 }
 
-/// Opens a local package file that the lock file names, if it is still the same.
-pub(crate) fn open_locked(base: &Path, path: &str, sha256: &str, size: u64) -> Result<File, Error> {
-    let whole = base.join(path);
-    let mut file = open(&whole)?;
-    let (got, length) = hash(&mut file).map_err(Error::io("read", &whole))?;
-    if got == sha256 && length == size {
-        return Ok(file);
+/// A local package file that the lock file names.
+pub(crate) struct LockedFile<'a> {
+    package: &'a Locked,
+    path: PathBuf,
+    file: File,
+}
+
+impl<'a> LockedFile<'a> {
+    /// Opens it, if it is still the same.
+    pub(crate) fn open(base: &Path, package: &'a Locked) -> Result<Self, Error> {
+        let path = base.join(&package.path);
+        let mut file = open(&path)?;
+        let found = hash(&mut file).map_err(Error::io("read", &path))?;
+        let opened = Self { package, path, file };
+        opened.compare(found)?;
+        Ok(opened)
     }
-    Err(Error::LocalChanged {
-        path: whole,
-        expected: format!("{size} bytes with SHA-256 {sha256}"),
-        got: format!("{length} bytes with SHA-256 {got}"),
-    })
+
+    fn compare(&self, (sha256, size): (String, u64)) -> Result<(), Error> {
+        if sha256 == self.package.sha256 && size == self.package.size {
+            return Ok(());
+        }
+        Err(Error::LocalChanged {
+            path: self.path.clone(),
+            expected: format!("{} bytes with SHA-256 {}", self.package.size, self.package.sha256),
+            got: format!("{size} bytes with SHA-256 {sha256}"),
+        })
+    }
+
+    /// A copy to unpack from. The file is the user's and may be written to meanwhile; what comes into the cache under its
+    /// hash must be what was hashed.
+    pub(crate) fn copy(&mut self, cache: &Cache) -> Result<File, Error> {
+        let mut copy = cache.temporary()?.into_file();
+        let found = copy_and_hash(&mut self.file, &mut copy).map_err(Error::io("copy", &self.path))?;
+        self.compare(found)?;
+        copy.seek(SeekFrom::Start(0)).map_err(Error::io("copy", &self.path))?;
+        Ok(copy)
+    }
 }

@@ -116,6 +116,24 @@ fn what_does_not_belong_to_the_file_is_fetched_again_from_its_start() {
 }
 
 #[test]
+fn of_builds_at_once_one_fetches_and_the_others_find_it() {
+    let setup = Setup::new();
+    let (folder, _) = cache();
+    let suite = ashlar_debian::Suite { mirror: setup.server.url.clone(), ..setup.archive.suite() };
+    let build = || {
+        let cache = Cache::open(folder.path()).unwrap();
+        let notes = Notes::default();
+        let index = ashlar_debian::Index::load(&suite, &cache, Network::Online, &notes).unwrap();
+        let locked = index.resolve(&["big".into()], &[]).unwrap();
+        fetch(&locked, Some(&suite.mirror), &cache, Network::Online, &notes).unwrap();
+    };
+    std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(build))));
+    let requests = setup.server.paths();
+    let count = |ending: &str| requests.iter().filter(|path| path.ends_with(ending)).count();
+    assert_eq!((count(".deb"), count("Packages.xz"), count("InRelease")), (1, 1, 4), "{requests:?}");
+}
+
+#[test]
 fn a_mirror_without_ranges_starts_anew() {
     let setup = Setup::new();
     setup.server.without_ranges();

@@ -23,6 +23,14 @@ static TAR: LazyLock<Vec<u8>> = LazyLock::new(|| {
     ])
 });
 
+static CONTROL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    tar(&[
+        Entry::File("./control", "Package: a\n"),
+        Entry::File("./postinst", "#!/bin/sh\n"),
+        Entry::Symlink("./x", "y"),
+    ])
+});
+
 static DEB: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let scripts = [Entry::File("./postinst", "#!/bin/sh\n"), Entry::File("./md5sums", "x")];
     common::Deb::with_scripts("a", "1", "Depends: b\n", &[Entry::File("./usr/a", "x")], &scripts).bytes
@@ -33,6 +41,29 @@ const RELEASE: &str = "Suite: stable\nCodename: trixie\nDate: Sat, 21 Nov 2026 0
     abcdabcd00112233445566778899aabbccddeeff00112233445566778899aabb 12 main/binary-amd64/Packages.xz\n";
 const PACKAGES: &str = "Package: a\nVersion: 1:2-3\nArchitecture: amd64\nDepends: b (>= 1) | c [amd64], d:any <!x>\n\
     Description: x\n more\n\nPackage: b\nProvides: c (= 1)\n\n";
+
+/// Makes the checksums of the headers right again, so that damage behind them is reached.
+fn with_checksums(mut archive: Vec<u8>) -> Vec<u8> {
+    for block in archive.chunks_exact_mut(512).filter(|block| &block[257..262] == b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    archive
+}
+
+/// A package file of two archives that are not packed.
+fn plain_deb(control: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut deb = b"!<arch>\n".to_vec();
+    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar", control), ("data.tar", data)] {
+        deb.extend(
+            format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, 100_644, bytes.len()).bytes(),
+        );
+        deb.extend_from_slice(bytes);
+        deb.resize(deb.len().next_multiple_of(2), b'\n');
+    }
+    deb
+}
 
 /// Places with new bytes, a place to cut at, and a piece to be written somewhere else.
 type Damage = (Vec<(usize, u8)>, Option<usize>, Option<(usize, usize, usize)>);
@@ -67,8 +98,9 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_damaged_tar_is_read_or_refused(damage in damage()) {
+    fn a_damaged_tar_is_read_or_refused(damage in damage(), repair in any::<bool>()) {
         let bytes = damaged(&TAR, &damage);
+        let bytes = if repair { with_checksums(bytes) } else { bytes };
         if let Ok(entries) = read_entries(&mut Cursor::new(&bytes)) {
             for entry in entries {
                 let parts = entry.path.split(|byte| *byte == b'/');
@@ -81,8 +113,12 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_deb_is_read_or_refused(damage in damage()) {
-        let bytes = damaged(&DEB, &damage);
+    fn a_damaged_deb_is_read_or_refused(damage in damage(), inside in any::<bool>()) {
+        let bytes = if inside {
+            plain_deb(&with_checksums(damaged(&CONTROL, &damage)), &TAR)
+        } else {
+            damaged(&DEB, &damage)
+        };
         let mut file = Cursor::new(&bytes);
         if let Ok(deb) = Deb::read(&mut file) {
             if let Ok(files) = deb.control_files(&mut file) {
@@ -112,5 +148,9 @@ fn undamaged_input_is_read() {
     let mut file = Cursor::new(&*DEB);
     let deb = Deb::read(&mut file).unwrap();
     assert_eq!(deb.control_files(&mut file).unwrap().len(), 3);
+    let mut file = Cursor::new(plain_deb(&CONTROL, &TAR));
+    let deb = Deb::read(&mut file).unwrap();
+    assert_eq!(deb.control_files(&mut file).unwrap().len(), 2);
+    assert_eq!(read_entries(&mut Cursor::new(with_checksums(TAR.clone()))).unwrap().len(), 6);
     assert!(Release::parse(RELEASE).unwrap().not_automatic);
 }

@@ -10,6 +10,7 @@ use ashlar_debian::{
 };
 use ashlar_tree::{Kind, Metadata, Tree};
 use common::{Archive, DAY, Deb, Entry, Notes, cache, sign};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 fn deb(name: &'static str, version: &'static str, fields: &'static str, content: &str) -> Deb {
@@ -56,8 +57,10 @@ fn each_package_comes_from_the_suite_that_it_was_chosen_from() {
     let suites = of(&sources);
     let index = load(&suites, &cache).unwrap();
     assert_eq!(index.sources.iter().map(|s| s.priority).collect::<Vec<_>>(), [500, 500, 100]);
-    let lines: String =
-        index.sources.iter().map(|s| format!("{} {}\n", s.name, s.in_release_sha256)).collect();
+    let mut lines = String::new();
+    for source in &index.sources {
+        writeln!(lines, "{} {}", source.name, source.in_release_sha256).unwrap();
+    }
     assert_eq!(index.in_release_sha256, common::sha256(lines.as_bytes()));
     assert_eq!(index.sources[1].url, security.mirror());
 

@@ -196,6 +196,12 @@ impl Server {
         self.state.no_ranges.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// The path of each request since the last call.
+    pub fn paths(&self) -> Vec<String> {
+        let heads = std::mem::take(&mut *self.state.heads.lock().unwrap());
+        heads.iter().filter_map(|head| head.split(' ').nth(1).map(str::to_owned)).collect()
+    }
+
     /// The `Range` of each request for a path with this ending since the last call; empty for a whole file.
     pub fn ranges(&self, ending: &str) -> Vec<String> {
         let heads = std::mem::take(&mut *self.state.heads.lock().unwrap());
