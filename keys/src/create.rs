@@ -35,7 +35,7 @@ pub enum Home {
         passphrase: Option<Secret>,
     },
     /// It is made on a token. The URI names the token; the key's label is the role's name.
-    Token(TokenPlace),
+    Token(Box<TokenPlace>),
 }
 
 /// Where new private halves go; those of roles that are not named go into plain files.

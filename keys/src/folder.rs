@@ -6,6 +6,7 @@
 //! | `pcr.pub` | RSA-2048: signs PCR policies |
 //! | `channel.pub` | Ed25519: signs releases of the update channel |
 //! | `configuration.pub` | Ed25519: signs machine configurations |
+//! | `db-NAME.crt` | more certificates that db holds: old ones, until every machine has a newer image |
 //! | `owner.guid` | the owner of the entries in KEK, db and PK |
 //! | `PK.esl` `KEK.esl` `db.esl` | the variables' content, for a firmware's own menu |
 //! | `PK.auth` `KEK.auth` `db.auth` | the same, signed, for a machine in setup mode |
@@ -19,11 +20,12 @@ use crate::access::Access;
 use crate::deferred::{Deferred, Opener};
 use crate::places::{PLACES_FILE, Place, Places};
 use crate::signer::{CertifiedKey, Ed25519PublicKey, Ed25519Signer, RsaPublicKey, Signer};
-use crate::{KeyError, Role, files};
+use crate::{KeyError, Role, auth, files};
 use ashlar_image::digest::Digest;
 use ashlar_measured_boot::efi::{Guid, SecureBootVariables, signature_data, x509_signature_list};
 use der::Decode as _;
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::Certificate;
@@ -41,6 +43,8 @@ pub struct KeyFolder {
     pub(crate) pk: CertifiedKey,
     pub(crate) kek: CertifiedKey,
     pub(crate) db: CertifiedKey,
+    /// Further certificates in db, in DER.
+    more_db: Vec<Vec<u8>>,
     pub(crate) pcr: Arc<dyn Signer>,
     pub(crate) channel: Arc<dyn Ed25519Signer>,
     pub(crate) configuration: Arc<dyn Ed25519Signer>,
@@ -74,6 +78,7 @@ impl KeyFolder {
             pk: certified(opener(Role::Pk))?,
             kek: certified(opener(Role::Kek))?,
             db: certified(opener(Role::Db))?,
+            more_db: more_db(dir)?,
             pcr: pcr(opener(Role::Pcr))?,
             channel: ed25519(opener(Role::Channel))?,
             configuration: ed25519(opener(Role::Configuration))?,
@@ -182,22 +187,32 @@ impl KeyFolder {
             pk: certified(Role::Pk, &self.pk)?,
             kek: certified(Role::Kek, &self.kek)?,
             db: certified(Role::Db, &self.db)?,
+            more_db: self.more_db.clone(),
             pcr: rsa(Role::Pcr, Arc::clone(&self.pcr))?,
             channel: ed25519(Role::Channel, Arc::clone(&self.channel))?,
             configuration: ed25519(Role::Configuration, Arc::clone(&self.configuration))?,
         })
     }
 
-    /// The payloads of the Secure Boot variables: one certificate in each of PK, KEK and db; no dbx.
+    /// The payloads of the Secure Boot variables: one certificate in each of PK and KEK; in db that of the
+    /// db key, and behind it those of `db-NAME.crt` in the order of the alphabet; no dbx.
     pub fn secure_boot(&self) -> SecureBootVariables {
         let list = |key: &CertifiedKey| x509_signature_list(self.owner, key.certificate_der());
-        SecureBootVariables { pk: list(&self.pk), kek: list(&self.kek), db: list(&self.db), dbx: Vec::new() }
+        let mut db = list(&self.db);
+        db.extend(self.more_db.iter().flat_map(|der| x509_signature_list(self.owner, der)));
+        SecureBootVariables { pk: list(&self.pk), kek: list(&self.kek), db, dbx: Vec::new() }
     }
 
     /// The `EFI_SIGNATURE_DATA` in db that allows what the db key signed: firmware measures it as the
     /// authority of an image.
     pub fn db_authority(&self) -> Vec<u8> {
         signature_data(self.owner, self.db.certificate_der())
+    }
+
+    /// The variable db with all its certificates, signed by KEK: the new `db.auth` after certificates were
+    /// added or removed. `time`, in seconds since 1970, must be later than that of the one before.
+    pub fn renewed_db(&self, time: i64) -> Result<Vec<u8>, KeyError> {
+        auth::variable("db", &self.secure_boot().db, time, &self.kek)
     }
 
     /// The signed variable of PK, KEK or db, as `NAME.auth` holds it.
@@ -258,6 +273,27 @@ fn certified(opener: Opener) -> Result<CertifiedKey, KeyError> {
     let public = RsaPublicKey::from_spki(certificate.tbs_certificate().subject_public_key_info())
         .map_err(|_| wrong())?;
     CertifiedKey::new(Arc::new(Deferred::<_, dyn Signer>::new(public, opener)), der.as_bytes())
+}
+
+/// The certificates in `db-NAME.crt`.
+fn more_db(dir: &Path) -> Result<Vec<Vec<u8>>, KeyError> {
+    let entries = fs::read_dir(dir).map_err(files::io_error("read", dir))?;
+    let names: Result<Vec<_>, _> = entries.map(|entry| Ok(entry?.file_name())).collect();
+    let mut names = names.map_err(files::io_error("read", dir))?;
+    names.retain(|name| {
+        name.to_str().is_some_and(|name| name.starts_with("db-") && name.strip_suffix(".crt").is_some())
+    });
+    names.sort();
+    names
+        .into_iter()
+        .map(|name| {
+            let path = dir.join(name);
+            let der = files::read_public(&path, "CERTIFICATE", CERTIFICATE)?;
+            Certificate::from_der(der.as_bytes())
+                .map_err(|_| KeyError::Malformed { path, wanted: CERTIFICATE })?;
+            Ok(der.as_bytes().to_vec())
+        })
+        .collect()
 }
 
 fn pcr(opener: Opener) -> Result<Arc<dyn Signer>, KeyError> {

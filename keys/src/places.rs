@@ -18,8 +18,9 @@ use crate::{KeyError, Role};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 /// Name of the file in a key folder.
 pub const PLACES_FILE: &str = "keys.toml";
@@ -37,7 +38,7 @@ pub enum Place {
         passphrase: SecretSource,
     },
     /// On a token.
-    Pkcs11(TokenPlace),
+    Pkcs11(Box<TokenPlace>),
     /// In a TPM.
     Tpm(TpmPlace),
 }
@@ -218,6 +219,8 @@ impl Table {
             }
             (None, Some(uri), None) => {
                 beside("pkcs11", &[false, true, false])?;
+                // It may hold a PIN.
+                let uri = Zeroizing::new(uri);
                 let mut uri: Pkcs11Uri = uri.parse().map_err(|error: KeyError| error.to_string())?;
                 if uri.object_type.is_some_and(|class| class != ObjectType::Private) {
                     return Err("the URI's `type` is not `private`".to_owned());
@@ -235,7 +238,8 @@ impl Table {
                     }
                     (pin, in_uri) => pin.or(in_uri).unwrap_or_default(),
                 };
-                Ok(Place::Pkcs11(TokenPlace { uri, module: self.module.map(|path| dir.join(path)), pin }))
+                let module = self.module.map(|path| dir.join(path));
+                Ok(Place::Pkcs11(Box::new(TokenPlace { uri, module, pin })))
             }
             (None, None, Some(key)) => {
                 beside("tpm", &[false, false, true])?;
@@ -266,7 +270,13 @@ impl Places {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
             let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-            malformed(format!("line {line}, column {column}"), error.message().to_owned())
+            // A value of the wrong type is not repeated: somebody may have written a PIN there.
+            let message = error.message();
+            let why = match message.split_once(", expected ") {
+                Some((_, expected)) if message.starts_with("invalid ") => format!("expected {expected}"),
+                _ => message.to_owned(),
+            };
+            malformed(format!("line {line}, column {column}"), why)
         })?;
         let mut places = BTreeMap::new();
         for (role, raw) in [
@@ -299,8 +309,10 @@ impl Places {
         let text = std::str::from_utf8(&content)
             .map_err(|_| KeyError::Malformed { path: path.clone(), wanted: "UTF-8 text" })?;
         let places = Self::parse(text, dir, &path)?;
-        let has_pin =
-            |place: &Place| matches!(place, Place::Pkcs11(TokenPlace { pin: SecretSource::Given(_), .. }));
+        let has_pin = |place: &Place| match place {
+            Place::Pkcs11(token) => matches!(token.pin, SecretSource::Given(_)),
+            _ => false,
+        };
         if places.0.values().any(has_pin) {
             files::read(&path, true)?;
         }
@@ -320,11 +332,12 @@ impl Places {
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
-        match c {
-            '"' | '\\' => quoted.extend(['\\', c]),
-            c if c.is_control() => quoted.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => quoted.push(c),
-        }
+        // Writing to a string does not fail.
+        let _ = match c {
+            '"' | '\\' => write!(quoted, "\\{c}"),
+            c if c.is_control() => write!(quoted, "\\u{:04X}", u32::from(c)),
+            c => write!(quoted, "{c}"),
+        };
     }
     quoted.push('"');
     quoted
@@ -332,19 +345,16 @@ fn quoted(text: &str) -> String {
 
 /// The line of `keys.toml` that says that a role's key is on a token. A PIN that was given is not written.
 pub fn token_line(role: Role, place: &TokenPlace) -> String {
-    let mut line = format!("{role} = {{ pkcs11 = {}", quoted(&place.uri.to_string()));
+    let mut parts = vec![format!("pkcs11 = {}", quoted(&place.uri.to_string()))];
     if let Some(module) = &place.module {
-        line.push_str(&format!(", module = {}", quoted(&module.to_string_lossy())));
+        parts.push(format!("module = {}", quoted(&module.to_string_lossy())));
     }
     match &place.pin {
-        SecretSource::File(path) => {
-            line.push_str(&format!(", pin-file = {}", quoted(&path.to_string_lossy())))
-        }
-        SecretSource::Environment(name) => line.push_str(&format!(", pin-env = {}", quoted(name))),
+        SecretSource::File(path) => parts.push(format!("pin-file = {}", quoted(&path.to_string_lossy()))),
+        SecretSource::Environment(name) => parts.push(format!("pin-env = {}", quoted(name))),
         SecretSource::Ask | SecretSource::Given(_) => {}
     }
-    line.push_str(" }\n");
-    line
+    format!("{role} = {{ {} }}\n", parts.join(", "))
 }
 
 #[cfg(test)]
@@ -416,6 +426,9 @@ auth-env = "PCR_AUTH"
         }
         let error = parse("db = { pkcs11 = \"pkcs11:object=a?pin-value=987654\", x = 1 }").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("987654"), "{error}");
+        let error =
+            parse("db = { pkcs11 = \"pkcs11:object=a\", pin-file = 987654 }").unwrap_err().to_string();
+        assert!(error.contains("expected") && !error.contains("987654"), "{error}");
         let places = parse("db = { pkcs11 = \"pkcs11:object=a?pin-value=987654\" }").unwrap();
         assert!(!format!("{places:?}").contains("987654"));
     }

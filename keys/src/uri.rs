@@ -367,7 +367,7 @@ mod tests {
             module_path in prop::option::of("/.{0,20}"),
         ) {
             let uri = Pkcs11Uri {
-                token, object, id, slot_id, library_version, module_path, ..Pkcs11Uri::default()
+                token, library_version, object, id, slot_id, module_path, ..Pkcs11Uri::default()
             };
             prop_assert_eq!(uri.to_string().parse::<Pkcs11Uri>().unwrap(), uri);
         }

@@ -37,11 +37,11 @@ enum RsaMechanism {
 }
 
 impl TokenKey {
-    pub(super) fn new(token: Token, object: ObjectHandle, name: String) -> Result<Self, KeyError> {
+    pub(super) fn new(token: Token, object: ObjectHandle, name: String) -> Self {
         let wanted = [AttributeType::AlwaysAuthenticate];
         let attributes = token.session.get_attributes(object, &wanted).unwrap_or_default();
         let each_time = attributes.contains(&Attribute::AlwaysAuthenticate(true));
-        Ok(Self { token, object, name, each_time })
+        Self { token, object, name, each_time }
     }
 
     fn refused(&self, action: &'static str, error: &Error) -> KeyError {

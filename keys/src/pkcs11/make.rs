@@ -99,14 +99,15 @@ pub(crate) fn generate_removable(
     };
     let (public, private) = made.map_err(|error| token.refused("make", &label, &error))?;
     let made = Made { token, objects: vec![public, private] };
-    let key = TokenKey::new(Token::open(&new, role, access, false)?, private, new.uri.to_string());
-    let key = key.and_then(|key| {
-        Ok(if role.is_rsa() {
-            AnyTokenKey::Rsa(key.rsa()?)
-        } else {
-            AnyTokenKey::Ed25519(key.ed25519(None)?)
-        })
-    });
+    let key = Token::open(&new, role, access, false)
+        .map(|token| TokenKey::new(token, private, new.uri.to_string()))
+        .and_then(|key| {
+            Ok(if role.is_rsa() {
+                AnyTokenKey::Rsa(key.rsa()?)
+            } else {
+                AnyTokenKey::Ed25519(key.ed25519(None)?)
+            })
+        });
     match key {
         Ok(key) => Ok((NewTokenKey { key, place: new }, made)),
         Err(error) => {
@@ -146,16 +147,12 @@ pub fn import(place: &TokenPlace, role: Role, pkcs8: &[u8], access: &Access) -> 
     let refused = |error: Error| token.refused("take", &label, &error);
     let created = token.session.create_object(&private).map_err(refused);
     private.iter_mut().for_each(erase);
-    let mut objects = vec![created?];
-    let public = token.session.create_object(&public).map_err(refused);
-    let private = objects.first().copied();
-    let outcome = public.and_then(|public| {
+    let private = created?;
+    let mut objects = vec![private];
+    let outcome = token.session.create_object(&public).map_err(refused).and_then(|public| {
         objects.push(public);
-        let key = TokenKey::new(
-            Token::open(&new, role, access, false)?,
-            private.ok_or(KeyError::Sign("the key is gone"))?,
-            new.uri.to_string(),
-        )?;
+        let token = Token::open(&new, role, access, false)?;
+        let key = TokenKey::new(token, private, new.uri.to_string());
         if role.is_rsa() {
             let wanted = SigningKey::from_pkcs8_der(pkcs8)?;
             wanted.public_key().verify(TRIAL, &key.rsa()?.sign(TRIAL)?)
@@ -254,7 +251,7 @@ impl Token {
     ) -> Result<Ed25519PublicKey, KeyError> {
         let refused = |error: Error| self.refused("show the public half of", name, &error);
         let id = self.session.get_attributes(private, &[AttributeType::Id]).map_err(refused)?;
-        let mut template = self.template(Role::Channel, ObjectClass::PUBLIC_KEY);
+        let mut template = super::template(Role::Channel, ObjectClass::PUBLIC_KEY);
         template.extend(id);
         let mut found = self.session.find_objects(&template).map_err(refused)?;
         let missing = || KeyError::NoObject {

@@ -46,7 +46,7 @@ pub(crate) struct Token {
 pub(crate) fn open(place: &TokenPlace, role: Role, access: &Access) -> Result<TokenKey, KeyError> {
     let token = Token::open(place, role, access, false)?;
     let object = token.private_key(place, role)?;
-    TokenKey::new(token, object, place.uri.to_string())
+    Ok(TokenKey::new(token, object, place.uri.to_string()))
 }
 
 impl Token {
@@ -148,15 +148,15 @@ impl Token {
     /// The one private key that the place names.
     fn private_key(&self, place: &TokenPlace, role: Role) -> Result<ObjectHandle, KeyError> {
         let uri = place.uri.to_string();
-        let mut template = self.template(role, ObjectClass::PRIVATE_KEY);
-        template.extend(place.uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
-        template.extend(place.uri.id.as_ref().map(|id| Attribute::Id(id.clone())));
+        let mut wanted = template(role, ObjectClass::PRIVATE_KEY);
+        wanted.extend(place.uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
+        wanted.extend(place.uri.id.as_ref().map(|id| Attribute::Id(id.clone())));
         let found =
-            self.session.find_objects(&template).map_err(|error| self.refused("search for", &uri, &error))?;
+            self.session.find_objects(&wanted).map_err(|error| self.refused("search for", &uri, &error))?;
         match found.as_slice() {
             [one] => Ok(*one),
             [] => {
-                let all = self.session.find_objects(&self.template(role, ObjectClass::PRIVATE_KEY));
+                let all = self.session.find_objects(&template(role, ObjectClass::PRIVATE_KEY));
                 let found = match self.names(&all.unwrap_or_default()) {
                     names if names.is_empty() => format!("it has no {} keys at all", algorithm(role)),
                     names => format!("its {} keys are {names}", algorithm(role)),
@@ -169,11 +169,6 @@ impl Token {
                 found: self.names(several),
             }),
         }
-    }
-
-    fn template(&self, role: Role, class: ObjectClass) -> Vec<Attribute> {
-        let kind = if role.is_rsa() { KeyType::RSA } else { KeyType::EC_EDWARDS };
-        vec![Attribute::Class(class), Attribute::KeyType(kind)]
     }
 
     /// Labels and ids of objects, for errors.
@@ -196,6 +191,12 @@ impl Token {
         }
         names
     }
+}
+
+/// Keys of a role's kind.
+fn template(role: Role, class: ObjectClass) -> Vec<Attribute> {
+    let kind = if role.is_rsa() { KeyType::RSA } else { KeyType::EC_EDWARDS };
+    vec![Attribute::Class(class), Attribute::KeyType(kind)]
 }
 
 fn algorithm(role: Role) -> &'static str {

@@ -248,3 +248,20 @@ fn the_variables_hold_the_certificates() {
     assert!(printed.to_lowercase().contains(&keys().owner().to_string()), "{printed}");
     assert_eq!(fs::read(dir.path().join("cert-0.der")).unwrap(), keys().db().certificate_der());
 }
+
+/// While keys change, db holds the old certificate beside the new one.
+#[test]
+fn an_old_certificate_stays_in_db() {
+    let dir = copy();
+    fs::copy(dir.path().join("KEK.crt"), dir.path().join("db-2025.crt")).unwrap();
+    let keys = KeyFolder::open(dir.path()).unwrap();
+    let db = keys.secure_boot().db;
+    let lists = parse_signature_lists(&db).unwrap();
+    let certificates: Vec<_> = lists.iter().map(|list| list.signatures[0].data.clone()).collect();
+    assert_eq!(certificates, [keys.db().certificate_der(), keys.kek().certificate_der()]);
+    assert_eq!(keys.db_authority(), crate::keys().db_authority());
+    assert_eq!(keys.signed_variable(Role::Db).unwrap(), fs::read(key_file("db.auth")).unwrap());
+    assert!(keys.renewed_db(crate::TIME + 1).unwrap().ends_with(&db));
+    fs::write(dir.path().join("db-2024.crt"), "none").unwrap();
+    assert!(KeyFolder::open(dir.path()).unwrap_err().to_string().contains("db-2024.crt"));
+}

@@ -13,6 +13,7 @@ mod pcr_policy;
 mod program;
 mod run;
 mod token;
+mod tpm_signer;
 
 use ashlar_keys::{KeyFolder, NewKeys};
 use std::sync::OnceLock;

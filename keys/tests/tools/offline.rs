@@ -28,7 +28,8 @@ fn host(private: &[&str]) -> (TempDir, KeyFolder) {
     let dir = tempfile::tempdir().unwrap();
     for entry in fs::read_dir(keys().path()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        if !name.ends_with(".key") || private.contains(&name.as_str()) {
+        let is_public = !Role::ALL.iter().any(|role| name == format!("{role}.key"));
+        if is_public || private.contains(&name.as_str()) {
             fs::copy(key_file(&name), dir.path().join(&name)).unwrap();
         }
     }

@@ -5,10 +5,9 @@ use crate::program::hello;
 use crate::run::{output, stdout, tool};
 use crate::{TIME, key_file, keys, new_keys};
 use ashlar_keys::pkcs11::{self, AnyTokenKey};
-use ashlar_keys::places::{TokenPlace, token_line};
+use ashlar_keys::places::{Place, TokenPlace, token_line};
 use ashlar_keys::{
-    Access, Ed25519Signer as _, Home, Homes, KeyError, KeyFolder, Pkcs11Uri, Role, Secret, SecretSource,
-    Signer as _, authenticode, pcr_policy,
+    Access, Home, Homes, KeyError, KeyFolder, Pkcs11Uri, Role, Secret, SecretSource, authenticode, pcr_policy,
 };
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -151,7 +150,7 @@ fn a_token_without_hashing_signs_the_same_bytes() {
 #[test]
 fn a_new_set_of_keys_is_made_on_the_token() {
     with_token("a_new_set_of_keys_is_made_on_the_token", "", |dir| {
-        let home = Home::Token(place("pkcs11:token=ashlar", PIN));
+        let home = Home::Token(Box::new(place("pkcs11:token=ashlar", PIN)));
         let homes = Homes::from(
             [Role::Db, Role::Pcr, Role::Channel, Role::Configuration].map(|role| (role, home.clone())),
         );
@@ -165,7 +164,9 @@ fn a_new_set_of_keys_is_made_on_the_token() {
         assert!(KeyFolder::create_in(&dir.join("bad"), &bad, &homes, &access).is_err());
         let folder = dir.join("keys");
         let keys = KeyFolder::create_in(&folder, &new_keys(), &homes, &access).unwrap();
-        for (role, is_file) in [(Role::Pk, true), (Role::Kek, true), (Role::Db, false), (Role::Channel, false)] {
+        for (role, is_file) in
+            [(Role::Pk, true), (Role::Kek, true), (Role::Db, false), (Role::Channel, false)]
+        {
             assert_eq!(folder.join(format!("{role}.key")).exists(), is_file, "{role}");
         }
         keys.require(&Role::ALL).unwrap();
@@ -185,10 +186,13 @@ fn a_new_set_of_keys_is_made_on_the_token() {
             // The token verifies by itself, and OpenSSL with the public key in the folder.
             let (message, signature) = (dir.join("message"), dir.join("signature"));
             fs::write(&message, "a policy").unwrap();
+            // By its id: pkcs11-tool signs with any key if it is given a label.
+            let Place::Pkcs11(of_pcr) = keys.place(Role::Pcr) else { panic!() };
+            let id = hex::encode(of_pcr.uri.id.unwrap());
             let sign = pkcs11_tool().unwrap();
             stdout(
                 { sign }
-                    .args(["--sign", "-m", "SHA256-RSA-PKCS", "--label", "pcr", "-i"])
+                    .args(["--sign", "-m", "SHA256-RSA-PKCS", "--id", &id, "-i"])
                     .arg(&message)
                     .arg("-o")
                     .arg(&signature),
@@ -252,7 +256,14 @@ fn a_key_that_wants_the_pin_each_time() {
     with_token("a_key_that_wants_the_pin_each_time", "", |dir| {
         let Some(mut tool) = pkcs11_tool() else { return };
         stdout(tool.args([
-            "--keypairgen", "--key-type", "rsa:2048", "--label", "db", "--id", "01", "--always-auth",
+            "--keypairgen",
+            "--key-type",
+            "rsa:2048",
+            "--label",
+            "db",
+            "--id",
+            "01",
+            "--always-auth",
             "--usage-sign",
         ]));
         let mut read = pkcs11_tool().unwrap();
