@@ -1,6 +1,9 @@
 //! What several tests of this folder need.
 #![allow(dead_code, clippy::unwrap_used)] // each test uses a part of it; a test fails by unwrap
 
+pub mod mount;
+pub mod trees;
+
 use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
