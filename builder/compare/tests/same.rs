@@ -3,7 +3,9 @@
 
 mod common;
 
+use ashlar_compare::same::compare_ukis;
 use ashlar_compare::{ReleaseFolder, Verdict, same};
+use ashlar_formats::erofs::Compression;
 use ashlar_tree::Node;
 use common::{Parts, find, meta, patch, program, write};
 use std::path::Path;
@@ -53,6 +55,26 @@ fn a_byte_of_a_file_in_the_root() {
         causes(&verdict),
         [format!("root.erofs: usr/bin/small differs at byte 2 of 19 (root.erofs byte {at})")]
     );
+}
+
+#[test]
+fn a_byte_of_a_compressed_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = pair(dir.path(), |parts| {
+        let mut text = b"the same words again and again, ".repeat(3000);
+        parts.compression = Compression::Lz4;
+        parts.root.insert(b"/usr/share/text", Node::file(meta(0o644), text.clone())).unwrap();
+        drop(write(&dir.path().join("c"), parts));
+        text[70_000] = b'X';
+        parts.root.insert(b"/usr/share/text", Node::file(meta(0o644), text)).unwrap();
+    });
+    drop(a);
+    let a = ReleaseFolder::open(&dir.path().join("c")).unwrap();
+    let verdict = same(&a, &b).unwrap();
+    let lines = causes(&verdict);
+    assert_eq!(lines.len(), 1, "{}", verdict.text(true));
+    let beginning = "root.erofs: usr/share/text differs at byte 70000 of 96000 (in a compressed cluster, root.erofs byte ";
+    assert!(lines[0].starts_with(beginning), "{lines:?}");
 }
 
 #[test]
@@ -245,5 +267,21 @@ fn any_damage_is_survived_and_seen() {
             assert!(verdict.differences.iter().any(|d| d.artifact == file), "{file} of {length} bytes");
         }
         std::fs::write(&path, &good).unwrap();
+    }
+}
+
+#[test]
+fn any_two_images_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, _) = pair(dir.path(), |_| {});
+    let good = std::fs::read(a.path().join("uki.efi")).unwrap();
+    assert!(compare_ukis("uki.efi", &good, &good).is_empty());
+    for length in (0..0x400).chain([0x600, good.len() - 1]) {
+        assert!(!compare_ukis("uki.efi", &good, &good[..length]).is_empty(), "{length}");
+    }
+    for at in 0..0x400 {
+        let mut bad = good.clone();
+        bad[at] ^= 0xff;
+        assert!(!compare_ukis("uki.efi", &bad, &good).is_empty(), "{at}");
     }
 }

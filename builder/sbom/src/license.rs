@@ -160,8 +160,9 @@ fn with_exception(base: &str, exception: &str) -> Option<String> {
         .find(|(known, licence, _)| *known == words && base.starts_with(licence))
         .map(|(_, _, id)| *id);
     let id = of_table.or_else(|| {
-        let wanted = exception.trim();
-        spdx::identifiers::EXCEPTIONS.iter().map(|e| e.name).find(|name| name.eq_ignore_ascii_case(wanted))
+        let is =
+            |name: &&str| name.eq_ignore_ascii_case(exception.trim()) || name.eq_ignore_ascii_case(words);
+        spdx::identifiers::EXCEPTIONS.iter().map(|e| e.name).find(is)
     })?;
     Some(format!("{base} WITH {id}"))
 }
@@ -300,6 +301,7 @@ mod tests {
             ("Perl", "(Artistic-1.0-Perl OR GPL-1.0-or-later)"),
             ("GPL-3+ with Autoconf exception", "GPL-3.0-or-later WITH Autoconf-exception-3.0"),
             ("GPL-2 with Linux-syscall-note", "GPL-2.0-only WITH Linux-syscall-note"),
+            ("GPL-2 with Linux-syscall-note exception", "GPL-2.0-only WITH Linux-syscall-note"),
             ("FSFAP", "FSFAP"),
         ] {
             assert_eq!(read(debian), wanted, "{debian}");

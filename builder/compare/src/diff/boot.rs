@@ -1,8 +1,9 @@
 //! What starts the root: command line, sections, keys, predicted PCRs.
 
 use crate::folder::{ReleaseFolder, read_whole};
+use ashlar_image::cmdline::{ROOT_HASH, VERITY};
 use ashlar_image::digest::Digest;
-use ashlar_image::measure::Prediction;
+use ashlar_image::measure::{Event, Prediction, Variant};
 use ashlar_measured_boot::efi::parse_signature_lists;
 use ashlar_measured_boot::uki::Uki;
 use serde::Serialize;
@@ -41,21 +42,31 @@ pub struct KeyChange {
     pub after: Vec<Digest>,
 }
 
-/// A predicted PCR that comes to another value, and the first event that makes it so.
+/// A predicted PCR that comes to another value, and the measurements that make it so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PcrChange {
     /// Number.
     pub pcr: u32,
-    /// The case in which it comes to it (`first boot option`); the first one of those with this cause.
-    pub variant: String,
-    /// How many cases of the PCR have another value.
-    pub variants: usize,
-    /// The measurement that differs first: `.cmdline contents`.
+    /// The cases that have these causes: `first boot option`, `after ready`.
+    pub variants: Vec<String>,
+    /// What is measured otherwise, in the order of the measurements.
+    pub causes: Vec<EventChange>,
+}
+
+/// A measurement that differs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EventChange {
+    /// What is measured: `content of .cmdline`.
     pub event: String,
     /// Its digest before; none when it was not measured.
     pub before: Option<Digest>,
-    /// Its digest after.
+    /// Its digest after; none when it is no longer measured.
     pub after: Option<Digest>,
+}
+
+/// Whether a word of the command line tells which root is meant.
+pub(crate) fn names_root(word: &str) -> bool {
+    [ROOT_HASH, VERITY].iter().any(|key| word.strip_prefix(key).is_some_and(|rest| rest.starts_with('=')))
 }
 
 /// Occurrences of each word that have no partner in the other line.
@@ -124,44 +135,48 @@ pub(super) fn keys(a: &ReleaseFolder, b: &ReleaseFolder, uki_a: &Uki<'_>, uki_b:
     changes
 }
 
+/// What makes two lists of events come to other values. Behind a place where another thing is measured nothing is
+/// compared: the lists are no longer side by side.
+fn causes(a: &[Event], b: &[Event]) -> Vec<EventChange> {
+    let mut causes = Vec::new();
+    for at in 0..a.len().max(b.len()) {
+        let (old, new) = (a.get(at), b.get(at));
+        if old == new {
+            continue;
+        }
+        let what = |event: Option<&Event>| event.map(|event| event.what.clone());
+        causes.push(EventChange {
+            event: what(old).or(what(new)).unwrap_or_default(),
+            before: old.map(|event| event.digest),
+            after: new.map(|event| event.digest),
+        });
+        if what(old) != what(new) {
+            break;
+        }
+    }
+    causes
+}
+
 pub(super) fn pcrs(a: &Prediction, b: &Prediction) -> Vec<PcrChange> {
     let numbers: BTreeSet<u32> = a.keys().chain(b.keys()).copied().collect();
-    let mut changes = Vec::new();
+    let mut changes: Vec<PcrChange> = Vec::new();
     for pcr in numbers {
-        let (of_a, of_b) =
-            (a.get(&pcr).map_or(&[][..], Vec::as_slice), b.get(&pcr).map_or(&[][..], Vec::as_slice));
-        let names: Vec<&String> = of_a.iter().chain(of_b).map(|variant| &variant.name).collect();
+        let of = |prediction: &Prediction| prediction.get(&pcr).cloned().unwrap_or_default();
+        let (of_a, of_b) = (of(a), of(b));
         let mut seen = BTreeSet::new();
-        let mut of_pcr: Vec<PcrChange> = Vec::new();
-        let mut variants = 0;
-        for name in names.into_iter().filter(|name| seen.insert(name.as_str())) {
-            let find = |list: &[ashlar_image::measure::Variant]| {
-                list.iter().find(|variant| variant.name == *name).cloned()
-            };
-            let (before, after) = (find(of_a), find(of_b));
+        for name in of_a.iter().chain(&of_b).map(|variant| &variant.name).filter(|name| seen.insert(*name)) {
+            let find = |list: &[Variant]| list.iter().find(|variant| variant.name == *name).cloned();
+            let (before, after) = (find(&of_a), find(&of_b));
             if before.as_ref().map(|v| v.value) == after.as_ref().map(|v| v.value) {
                 continue;
             }
-            variants += 1;
-            let (old, new) =
-                (before.map(|v| v.events).unwrap_or_default(), after.map(|v| v.events).unwrap_or_default());
-            let at = old
-                .iter()
-                .zip(&new)
-                .position(|(a, b)| a.digest != b.digest)
-                .unwrap_or(old.len().min(new.len()));
-            let (before, after) = (old.get(at), new.get(at));
-            let event = before.or(after).map_or("no event", |event| event.what.as_str()).to_owned();
-            let (before, after) = (before.map(|e| e.digest), after.map(|e| e.digest));
-            if of_pcr.iter().all(|known| (&known.event, known.before, known.after) != (&event, before, after))
-            {
-                of_pcr.push(PcrChange { pcr, variant: name.clone(), variants: 0, event, before, after });
+            let events = |variant: Option<Variant>| variant.map(|v| v.events).unwrap_or_default();
+            let causes = causes(&events(before), &events(after));
+            match changes.iter_mut().find(|change| change.pcr == pcr && change.causes == causes) {
+                Some(change) => change.variants.push(name.clone()),
+                None => changes.push(PcrChange { pcr, variants: vec![name.clone()], causes }),
             }
         }
-        for change in &mut of_pcr {
-            change.variants = variants;
-        }
-        changes.extend(of_pcr);
     }
     changes
 }
@@ -169,7 +184,6 @@ pub(super) fn pcrs(a: &Prediction, b: &Prediction) -> Vec<PcrChange> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ashlar_image::measure::{Event, Variant};
     use std::collections::BTreeMap;
 
     #[test]
@@ -183,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_differing_event_is_the_cause() {
+    fn the_differing_event_is_the_cause() {
         let prediction = |cmdline: &str| {
             let events = vec![
                 Event::of(".linux contents", b"k"),
@@ -194,8 +208,9 @@ mod tests {
         };
         let changes = pcrs(&prediction("a"), &prediction("b"));
         assert_eq!(changes.len(), 1);
-        assert_eq!((changes[0].pcr, changes[0].event.as_str()), (11, ".cmdline contents"));
-        assert_eq!(changes[0].after, Some(Digest::of(b"b")));
+        assert_eq!((changes[0].pcr, changes[0].causes.len()), (11, 1));
+        assert_eq!(changes[0].causes[0].event, ".cmdline contents");
+        assert_eq!(changes[0].causes[0].after, Some(Digest::of(b"b")));
         assert_eq!(pcrs(&prediction("a"), &BTreeMap::new()).len(), 1);
     }
 }

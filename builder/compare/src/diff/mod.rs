@@ -5,7 +5,7 @@ mod download;
 pub(crate) mod files;
 mod report;
 
-pub use boot::{CmdlineChange, KeyChange, PcrChange, SectionChange};
+pub use boot::{CmdlineChange, EventChange, KeyChange, PcrChange, SectionChange};
 pub use download::{Download, Part};
 pub use files::{Facts, FileChange};
 
@@ -92,7 +92,7 @@ pub struct Diff {
     pub initramfs: Vec<FileChange>,
     /// Keys and certificates.
     pub keys: Vec<KeyChange>,
-    /// Predicted PCRs and the first event that makes each another.
+    /// Predicted PCRs that come to other values, and the measurements that make them.
     pub pcrs: Vec<PcrChange>,
     /// Containers and services in the image's manifest.
     pub manifest: Vec<ValueChange>,

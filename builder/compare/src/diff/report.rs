@@ -1,5 +1,6 @@
 //! The difference as text.
 
+use super::boot::names_root;
 use super::{Diff, FileChange, PackageChange};
 use crate::text::{bytes, clean, growth};
 use std::collections::BTreeMap;
@@ -131,9 +132,15 @@ impl Diff {
             .collect();
         section(&mut out, "values", &values, true);
         section(&mut out, "packages", &self.packages.iter().map(package).collect::<Vec<_>>(), all);
+        // The words that name the root differ in any two releases.
+        let own = |word: &&String| !names_root(word);
+        let (removed, added) = (&self.cmdline.removed, &self.cmdline.added);
         let mut words: Vec<String> =
-            self.cmdline.removed.iter().map(|word| format!("- {}", clean(word))).collect();
-        words.extend(self.cmdline.added.iter().map(|word| format!("+ {}", clean(word))));
+            removed.iter().filter(own).map(|word| format!("- {}", clean(word))).collect();
+        words.extend(added.iter().filter(own).map(|word| format!("+ {}", clean(word))));
+        if removed.iter().chain(added).any(|word| names_root(word)) {
+            words.push("~ roothash and ashlar.verity, which follow from the root".into());
+        }
         if self.cmdline.reordered {
             words.push("~ the other words have another order".into());
         }
@@ -176,18 +183,20 @@ impl Diff {
             .pcrs
             .iter()
             .map(|change| {
-                let verb = match (change.before, change.after) {
-                    (None, _) => "is measured in addition",
-                    (_, None) => "is no longer measured",
-                    _ => "differs first",
+                let causes: Vec<String> = change
+                    .causes
+                    .iter()
+                    .map(|cause| match (cause.before, cause.after) {
+                        (None, _) => format!("`{}` is measured in addition", clean(&cause.event)),
+                        (_, None) => format!("`{}` is no longer measured", clean(&cause.event)),
+                        _ => format!("`{}`", clean(&cause.event)),
+                    })
+                    .collect();
+                let cases = match change.variants.as_slice() {
+                    [only] => only.clone(),
+                    more => format!("in {} cases", more.len()),
                 };
-                format!(
-                    "~ PCR {}: `{}` {verb} ({}, {} cases in all)",
-                    change.pcr,
-                    clean(&change.event),
-                    change.variant,
-                    change.variants
-                )
+                format!("~ PCR {}: because of {} ({cases})", change.pcr, causes.join(", "))
             })
             .collect();
         section(&mut out, "PCRs", &pcrs, all);

@@ -18,6 +18,8 @@ use std::path::Path;
 
 /// Most lines for one artefact, unless all are asked for.
 const LIMIT: usize = 25;
+/// The same for what follows from other places.
+const LIMIT_FOLLOWING: usize = 8;
 
 /// One place that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,9 +84,15 @@ impl Verdict {
             return "same bytes\n".into();
         }
         let causes = self.differences.iter().filter(|difference| !difference.follows).count();
-        let mut out =
-            format!("not the same bytes: {causes} {} differ", if causes == 1 { "place" } else { "places" });
-        let _ = writeln!(out, ", and {} that follow from other ones", self.differences.len() - causes);
+        let (places, verb) = if causes == 1 { ("place", "differs") } else { ("places", "differ") };
+        let mut out = format!("not the same bytes: {causes} {places} {verb}");
+        match self.differences.len() - causes {
+            0 => out.push('\n'),
+            1 => out.push_str("; 1 more follows from that\n"),
+            more => {
+                let _ = writeln!(out, "; {more} more follow from that");
+            }
+        }
         for (heading, follows) in [("", false), ("\nfollows from that:\n", true)] {
             out.push_str(if self.differences.iter().any(|d| d.follows == follows) { heading } else { "" });
             let mut artifacts: Vec<&str> = Vec::new();
@@ -100,7 +108,8 @@ impl Verdict {
                     .filter(|d| d.follows == follows && d.artifact == artifact)
                     .collect();
                 let _ = writeln!(out, "{artifact}");
-                let limit = if all { of_it.len() } else { LIMIT };
+                let usual = if follows { LIMIT_FOLLOWING } else { LIMIT };
+                let limit = if all { of_it.len() } else { usual };
                 for difference in of_it.iter().take(limit) {
                     let _ = writeln!(out, "  {}", difference.text);
                 }
@@ -139,6 +148,12 @@ pub fn same(a: &ReleaseFolder, b: &ReleaseFolder) -> Result<Verdict, CompareErro
     let artifacts_differ = !differences.is_empty();
     differences.extend(release::compare(a, b, artifacts_differ));
     Ok(Verdict { same: differences.is_empty(), differences, hints: hints.into_lines() })
+}
+
+/// Where two unified kernel images differ, `artifact` being their name in the result; none when they are the same. Any
+/// bytes are accepted: what is no image differs by its first byte.
+pub fn compare_ukis(artifact: &str, a: &[u8], b: &[u8]) -> Vec<Difference> {
+    uki::images(artifact, a, b, false, &mut Hints::default())
 }
 
 /// Files beside those of the slot: keys to enrol, bills of materials.

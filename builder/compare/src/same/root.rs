@@ -62,9 +62,14 @@ pub(super) fn compare(
         None => return Ok(()),
     };
     let superblock = superblock(&artifact, &file_a, &file_b, hints);
-    let (root_a, root_b) = match (a.root(), b.root()) {
-        (Ok(a), Ok(b)) => (a, b),
-        (Err(error), _) | (_, Err(error)) => {
+    let opened = a.root().and_then(|a| b.root().map(|b| (a, b)));
+    let owned = opened.and_then(|(a, b)| match Owned::new(&a, &b, &places) {
+        Ok(owned) => Ok((a, b, owned)),
+        Err(source) => Err(CompareError::Root { path: b.path, source }),
+    });
+    let (root_a, root_b, owned) = match owned {
+        Ok(owned) => owned,
+        Err(error) => {
             // A damaged superblock is named by its field; of anything else only the byte is known.
             let text = format!("differs at byte {first}; it cannot be read: {error}");
             out.extend(superblock);
@@ -72,11 +77,7 @@ pub(super) fn compare(
             return Ok(());
         }
     };
-    let owned = match Owned::new(&root_a, &root_b, &places) {
-        Ok(owned) => owned,
-        Err(source) => return Err(CompareError::Root { path: root_a.path, source }),
-    };
-    let files = files(&artifact, &root_a, &root_b, &owned, hints)?;
+    let files = files(&artifact, &root_a, &root_b, &owned, hints);
     let moved = files.iter().any(|difference| difference.place_moves);
     let changed: BTreeSet<Vec<u8>> = files.iter().map(|file| file.path.clone()).collect();
     let explained = !files.is_empty();
@@ -240,13 +241,7 @@ struct OfFile {
     difference: Difference,
 }
 
-fn files(
-    artifact: &str,
-    a: &Root,
-    b: &Root,
-    owned: &Owned,
-    hints: &mut Hints,
-) -> Result<Vec<OfFile>, CompareError> {
+fn files(artifact: &str, a: &Root, b: &Root, owned: &Owned, hints: &mut Hints) -> Vec<OfFile> {
     let (of_a, of_b) = (a.by_path(), b.by_path());
     let paths: BTreeSet<&[u8]> = of_a.keys().chain(of_b.keys()).copied().collect();
     let mut found = Vec::new();
@@ -291,10 +286,18 @@ fn files(
             difference.byte = byte;
             add(matches!(aspect, "kind" | "xattrs" | "time"), difference);
         }
-        if old.kind == EntryKind::File
-            && new.kind == EntryKind::File
-            && let Some(at) = content_difference(a, old, b, new)?
-        {
+        if old.kind != EntryKind::File || new.kind != EntryKind::File {
+            continue;
+        }
+        let content = match content_difference(a, old, b, new) {
+            Ok(content) => content,
+            Err(error) => {
+                let text = format!("{name} cannot be read: {error}");
+                add(false, Difference::new(artifact, &name, text));
+                continue;
+            }
+        };
+        if let Some(at) = content {
             content_hints(&name, a, old, b, new, at, hints);
             let of = if old.size == new.size {
                 old.size.to_string()
@@ -320,7 +323,7 @@ fn files(
             add(old.size != new.size || packed, difference);
         }
     }
-    Ok(found)
+    found
 }
 
 fn content_hints(name: &str, a: &Root, old: &Entry, b: &Root, new: &Entry, at: u64, hints: &mut Hints) {

@@ -5,7 +5,7 @@ use super::hints::Hints;
 use super::root::window;
 use crate::CompareError;
 use crate::cpio::FIELDS;
-use crate::diff::boot::cmdline;
+use crate::diff::boot::{cmdline, names_root};
 use crate::folder::ReleaseFolder;
 use crate::initramfs::Initramfs;
 use crate::stream::first_byte;
@@ -116,8 +116,7 @@ pub(super) fn images(
 fn only_root(a: &[u8], b: &[u8]) -> bool {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
     let change = cmdline(&text(a), &text(b));
-    let names_root = |word: &String| word.starts_with("roothash=") || word.starts_with("ashlar.verity=");
-    change.removed.iter().chain(&change.added).all(names_root) && !change.reordered
+    change.removed.iter().chain(&change.added).all(|word| names_root(word)) && !change.reordered
 }
 
 fn contents(
@@ -153,16 +152,13 @@ fn contents(
         }
         ".initrd" => initramfs(artifact, a, b, hints).unwrap_or_else(|| vec![place(bytes_differ)]),
         _ if TEXT.contains(&name) => {
+            // The line of the difference, from a little before it where the line is long.
             let line = |bytes: &[u8]| {
-                let start = bytes
-                    .get(..at)
-                    .unwrap_or(bytes)
-                    .iter()
-                    .rposition(|byte| *byte == b'\n')
-                    .map_or(0, |at| at + 1);
-                let rest = bytes.get(start..).unwrap_or_default();
+                let before = bytes.get(..at).unwrap_or(bytes);
+                let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                let rest = bytes.get(start.max(at.saturating_sub(40))..).unwrap_or_default();
                 let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-                clean(&text(&rest[..end.min(100)]))
+                clean(&text(&rest[..end.min(80)]))
             };
             vec![place(format!("{bytes_differ}: `{}` and `{}`", line(a), line(b)))]
         }

@@ -3,7 +3,7 @@
 
 use ashlar_compare::ReleaseFolder;
 use ashlar_formats::disk::{self, DiskLayout};
-use ashlar_formats::erofs::{self, Plan};
+use ashlar_formats::erofs::{self, Compression, Plan};
 use ashlar_formats::{cpio, esp, verity};
 use ashlar_image::digest::Digest;
 use ashlar_image::layout::{MIB, Sizes};
@@ -26,6 +26,7 @@ pub struct Parts {
     pub kernel: Vec<u8>,
     pub level: i32,
     pub uuid: [u8; 16],
+    pub compression: Compression,
     pub signature: Vec<u8>,
     pub serial: u32,
     pub packages: Vec<Package>,
@@ -74,6 +75,7 @@ impl Default for Parts {
             kernel: b"kernel of some bytes".repeat(100),
             level: 3,
             uuid: [3; 16],
+            compression: Compression::None,
             signature: b"signature".to_vec(),
             serial: 7,
             packages: vec![package("root", "crun", "1.21-1"), package("root", "libc6", "2.41-1")],
@@ -136,6 +138,7 @@ pub fn write(folder: &Path, parts: &Parts) -> ReleaseFolder {
         uuid: parts.uuid,
         volume_name: "root".into(),
         build_time: TIME,
+        compression: parts.compression,
         ..erofs::Options::default()
     };
     let plan = Plan::new(&parts.root, options).unwrap();
