@@ -20,6 +20,27 @@ pub struct Module {
     pub depends: Vec<String>,
 }
 
+impl Module {
+    /// Reads what a module needs from its uncompressed ELF file: `depends=` in the section `.modinfo`. `None` if it is
+    /// no ELF file of 64 bits with that section.
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Option<Self> {
+        use object::read::elf::ElfFile64;
+        use object::{Object, ObjectSection};
+        let file = ElfFile64::<object::LittleEndian>::parse(bytes).ok()?;
+        let section = file.section_by_name(".modinfo")?;
+        let depends = section
+            .data()
+            .ok()?
+            .split(|&b| b == 0)
+            .filter_map(|line| std::str::from_utf8(line).ok()?.strip_prefix("depends="))
+            .flat_map(|names| names.split(','))
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Some(Self { name: name.to_owned(), depends })
+    }
+}
+
 /// The modules of an image, each list in the order in which init loads it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Modules<'a> {
@@ -140,4 +161,39 @@ pub struct Subject<'a> {
     pub own_files: &'a [String],
     /// Time of the build, seconds since 1970.
     pub build_time: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Module;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    /// An object file as the assembler makes it, with the section that kernel modules have.
+    #[test]
+    fn what_a_module_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let object = folder.path().join("m.ko");
+        let gcc = Command::new("timeout")
+            .args(["60", "gcc", "-c", "-x", "assembler", "-o"])
+            .arg(&object)
+            .arg("-")
+            .stdin(Stdio::piped())
+            .spawn();
+        let source = b".section .modinfo,\"a\"\n.asciz \"name=m\"\n.asciz \"depends=dm-mod,dax\"\n.asciz \"x=depends=y\"\n";
+        let made = gcc.ok().and_then(|mut gcc| {
+            gcc.stdin.take()?.write_all(source).ok()?;
+            gcc.wait().ok().filter(std::process::ExitStatus::success)
+        });
+        if made.is_none() {
+            eprintln!("skipped: gcc is not installed");
+            return;
+        }
+        let bytes = std::fs::read(&object).unwrap();
+        assert_eq!(Module::from_bytes("m", &bytes).unwrap().depends, ["dm-mod", "dax"]);
+        for cut in 0..bytes.len() {
+            Module::from_bytes("m", &bytes[..cut]);
+        }
+        assert_eq!(Module::from_bytes("m", b"no ELF file"), None);
+    }
 }

@@ -10,8 +10,8 @@ pub(super) const NEEDLES: &[(&str, Check)] = &[
     ("PuTTY-User-Key-File-", putty),
     ("(11:private-key", gnupg),
     ("(21:protected-private-key", gnupg),
-    ("\nKey: (private-key (", gnupg_text),
-    ("\nKey: (protected-private-key (", gnupg_text),
+    ("Key: (private-key (", gnupg_text),
+    ("Key: (protected-private-key (", gnupg_text),
 ];
 
 /// Characters of base64 that must follow, without a break. The smallest key, Ed25519 in PKCS#8, has 64.
@@ -69,8 +69,9 @@ fn gnupg(window: &[u8], start: usize, end: usize) -> Option<(Subject, String)> {
 
 /// The extended form of the same: lines of names and values, the first of which is `Created` or `Key`.
 fn gnupg_text(window: &[u8], start: usize, _: usize) -> Option<(Subject, String)> {
-    let key = (start < 4096 && window.starts_with(b"Created: ")) || window.starts_with(b"Key: ");
-    key.then(|| (Subject::Key, "a private key (GnuPG)".into()))
+    let line = start > 0 && window.get(start - 1) == Some(&b'\n');
+    let begins = start == 0 || (line && window.starts_with(b"Created: "));
+    begins.then(|| (Subject::Key, "a private key (GnuPG)".into()))
 }
 
 #[cfg(test)]
@@ -115,6 +116,7 @@ mod tests {
             ),
             ("(11:private-key(3:rsa(1:n".into(), "a private key (GnuPG)"),
             ("Created: 20261125T002438\nKey: (private-key (ecc".into(), "a private key (GnuPG)"),
+            ("Key: (protected-private-key (ecc".into(), "a private key (GnuPG)"),
         ] {
             assert_eq!(scan_bytes(text.as_bytes()), [expected], "{text}");
         }
