@@ -361,6 +361,8 @@ pub fn token_line(role: Role, place: &TokenPlace) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
 
     const GOOD: &str = r#"
 PK = "offline"
@@ -431,6 +433,22 @@ auth-env = "PCR_AUTH"
         assert!(error.contains("expected") && !error.contains("987654"), "{error}");
         let places = parse("db = { pkcs11 = \"pkcs11:object=a?pin-value=987654\" }").unwrap();
         assert!(!format!("{places:?}").contains("987654"));
+    }
+
+    /// A file with a PIN in it is as private as a key.
+    #[test]
+    fn a_file_with_a_pin_is_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(PLACES_FILE);
+        assert!(Places::read(dir.path()).unwrap().0.is_empty());
+        std::fs::write(&path, "db = { pkcs11 = \"pkcs11:object=a\" }").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        Places::read(dir.path()).unwrap();
+        std::fs::write(&path, "db = { pkcs11 = \"pkcs11:object=a?pin-value=1\" }").unwrap();
+        assert!(matches!(Places::read(dir.path()), Err(KeyError::Readable(_))));
+        mode(0o600);
+        Places::read(dir.path()).unwrap();
     }
 
     proptest! {
