@@ -106,9 +106,13 @@ impl Disk {
 
     /// Converts to every format and lets `qemu-img` compare.
     fn check(&self) {
+        self.check_formats(|_| true);
+    }
+
+    fn check_formats(&self, wanted: impl Fn(Format) -> bool) {
         let raw = self.path("raw");
         let size = self.raw.metadata().unwrap().len();
-        for (number, (name, format)) in FORMATS.into_iter().enumerate() {
+        for (number, (name, format)) in FORMATS.into_iter().enumerate().filter(|(_, f)| wanted(f.1)) {
             let (path, written) = self.convert(&format!("image{number}"), format);
             assert_eq!(written.virtual_size, size);
             let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -186,7 +190,10 @@ fn ten_gib_of_holes_cost_nothing() {
             (size - (33 << 9), noise(7, 33 << 9)),
         ],
     );
-    disk.check();
+    // QEMU's driver for VHDX cannot tell holes and would read all ten: a smaller one, over the border of the first chunk.
+    disk.check_formats(|format| format != Format::Vhdx);
+    let over = Disk::new((4 << 30) + (3 << 20), &[((4 << 30) - 70_000, noise(9, 1 << 20))]);
+    over.check_formats(|format| format == Format::Vhdx);
     for (number, (_, format)) in FORMATS.into_iter().enumerate() {
         let (path, _) = disk.convert(&format!("large{number}"), format);
         let used = std::fs::metadata(&path).unwrap().blocks() * 512;
