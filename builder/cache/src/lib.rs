@@ -49,7 +49,8 @@ const PARTIAL: &str = "partial-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Room {
-    /// Package files as they were fetched.
+    /// Package files as they were fetched. A build reads them only to unpack or to repair what was unpacked, so they are
+    /// the first to go.
     Packages,
     /// What was unpacked from packages.
     Unpacked,

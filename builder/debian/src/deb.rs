@@ -112,8 +112,10 @@ impl Deb {
         for entry in read_entries(&mut Cursor::new(&tar))? {
             let EntryKind::File { offset, len } = entry.kind else { continue };
             // dpkg has no folders there; a name is a line of the kept file.
-            let name = String::from_utf8(entry.path).ok().filter(|name| is_control_name(name));
-            let name = name.ok_or("its control archive has a file whose name cannot be used")?;
+            let name = String::from_utf8_lossy(&entry.path).into_owned();
+            if !is_control_name(&name) {
+                return Err(format!("its control archive has a file `{}`", name.escape_debug()));
+            }
             if len > MAX_CONTROL_FILE {
                 return Err(format!("its control file `{name}` has more than {MAX_CONTROL_FILE} bytes"));
             }
