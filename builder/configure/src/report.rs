@@ -94,6 +94,8 @@ pub enum Kind {
     Cache,
     /// Initramfs or boot loader.
     Boot,
+    /// PAM profiles (`pam-auth-update`).
+    Pam,
     /// Locales, time zone.
     Locale,
     /// AppArmor, udev and other things of a running kernel.

@@ -1,19 +1,22 @@
 //! The real `ldconfig` judges the cache and the links: byte for byte, over libraries of this machine and over
-//! a tree with sub-directories for hardware capabilities.
+//! a tree with sub-directories for hardware capabilities. `ASHLAR_ROOT` names another root to take libraries from.
+
+#![allow(clippy::unwrap_used)] // a test fails by it
 
 mod common;
 
 use ashlar_configure::{Options, Step, configure};
 use ashlar_tree::{Metadata, Node, Tree};
 use common::{add_host, bytes, merged, put, run, succeed, target, tool, write_out};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const TRIPLET: &str = "x86_64-linux-gnu";
 
 /// The machine's C library and up to `limit` other libraries with their links.
 fn host_libraries(limit: usize) -> Option<Tree> {
-    let folder = Path::new("/usr/lib").join(TRIPLET);
+    let root = std::env::var_os("ASHLAR_ROOT").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+    let folder = root.join("usr/lib").join(TRIPLET);
     if !folder.join("libc.so.6").exists() {
         eprintln!("skipped: this machine is not Debian's amd64");
         return None;
@@ -35,11 +38,11 @@ fn host_libraries(limit: usize) -> Option<Tree> {
         if needed(name) || (index % step == 0 && small) {
             add_host(&mut tree, &path, &format!("/usr/lib/{TRIPLET}/{name}"));
             // The file that a link leads to, so that both are there.
-            if let Ok(real) = std::fs::canonicalize(&path) {
-                if real.parent() == Some(&folder) {
-                    let name = real.file_name().unwrap().to_str().unwrap();
-                    add_host(&mut tree, &real, &format!("/usr/lib/{TRIPLET}/{name}"));
-                }
+            if let Ok(real) = std::fs::canonicalize(&path)
+                && real.parent() == Some(&folder)
+            {
+                let name = real.file_name().unwrap().to_str().unwrap();
+                add_host(&mut tree, &real, &format!("/usr/lib/{TRIPLET}/{name}"));
             }
         }
     }
@@ -93,6 +96,11 @@ fn judge(tree: &mut Tree) {
         }
     });
     assert!(walked > 3);
+    let folder = folder.path().join("usr/lib").join(TRIPLET);
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = format!("/usr/lib/{TRIPLET}/{}", entry.file_name().to_str().unwrap());
+        assert!(tree.get(path.as_bytes()).is_some(), "we have no {path}");
+    }
 }
 
 #[test]
@@ -134,6 +142,8 @@ fn odd_libraries_are_treated_as_ldconfig_treats_them() {
     };
     symlink(&mut tree, "libone.so", "libone.so.1.2");
     symlink(&mut tree, "libalias.so.7", "libnone.so.3");
+    symlink(&mut tree, "libstale.so.7", "libstale.so.7.1");
+    symlink(&mut tree, "libstale.so", "nowhere");
     put(
         &mut tree,
         &format!("{lib}/libscript.so"),

@@ -25,7 +25,11 @@ const FIRST_ID: u32 = 101;
 const LAST_ID: u32 = 999;
 const SHELL_NONE: &str = "/usr/sbin/nologin";
 
-/// A user of the recipe.
+/// Users that no system is without: name, number, comment, home.
+const BASE_USERS: [(&str, u32, &str, &str); 2] =
+    [("root", 0, "root", "/root"), ("nobody", 65534, "nobody", "/nonexistent")];
+
+/// A user of the recipe. What is not given of a user that is there already stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct User {
     /// Login name.
@@ -36,7 +40,7 @@ pub struct User {
     pub gid: Option<u32>,
     /// Full name.
     pub comment: String,
-    /// Home directory; `/nonexistent` if none.
+    /// Home directory, made where it is missing; `/nonexistent` if none.
     pub home: Option<String>,
     /// Shell; `/usr/sbin/nologin` if none.
     pub shell: Option<String>,
@@ -73,9 +77,10 @@ enum Wish {
         name: String,
         uid: Option<u32>,
         primary: Primary,
-        comment: String,
-        home: String,
-        shell: String,
+        /// What is none stays as it is, or gets the default.
+        comment: Option<String>,
+        home: Option<String>,
+        shell: Option<String>,
         make_home: bool,
     },
     Group {
@@ -145,9 +150,10 @@ pub(crate) fn configure(
     if accounts.users.is_empty() && accounts.groups.is_empty() && requests.is_empty() {
         return Ok(Ids::default());
     }
-    accounts.add_base();
+    accounts.add_base_groups();
     let before: BTreeSet<String> = accounts.users.keys().chain(accounts.groups.keys()).cloned().collect();
     accounts.apply(&requests)?;
+    accounts.add_base_users();
     for user in users {
         if let Some(hash) = &user.password_hash {
             accounts.shadow.insert(user.name.clone(), hash.clone());
@@ -221,17 +227,19 @@ impl Accounts {
         Ok(accounts)
     }
 
-    /// Every system has a superuser and the two that stand for nobody.
-    fn add_base(&mut self) {
+    /// Every system has the groups of the superuser and of nobody.
+    fn add_base_groups(&mut self) {
         for (name, gid) in [("root", 0), ("nogroup", 65534)] {
-            if !self.groups.contains_key(name) && self.groups.values().all(|group| group.gid != gid) {
+            if !self.groups.contains_key(name) && !self.gid_taken(gid) {
                 self.add_group(name, gid);
             }
         }
-        for (name, id, comment, home) in
-            [("root", 0, "root", "/root"), ("nobody", 65534, "nobody", "/nonexistent")]
-        {
-            if !self.users.contains_key(name) && self.users.values().all(|user| user.uid != id) {
+    }
+
+    /// Every system has a superuser and one who stands for nobody.
+    fn add_base_users(&mut self) {
+        for (name, id, comment, home) in BASE_USERS {
+            if !self.users.contains_key(name) && !self.uid_taken(id) {
                 self.add_user(UserEntry {
                     name: name.into(),
                     password: "x".into(),
@@ -339,6 +347,7 @@ impl Accounts {
         groups: &BTreeMap<&str, (Option<u32>, &Request)>,
     ) -> Result<(), ConfigureError> {
         let Wish::User { primary, comment, home, shell, .. } = &request.wish else { return Ok(()) };
+        let uid = uid.or_else(|| BASE_USERS.iter().find(|base| base.0 == name).map(|base| base.1));
         let old = self.users.get(name).cloned();
         if old.is_some() && request.strength != Strength::Recipe {
             return Ok(());
@@ -373,9 +382,9 @@ impl Accounts {
                     });
                 }
             },
-            Primary::Own => match (self.groups.get(name).map(|group| group.gid), &old) {
-                (Some(gid), _) => gid,
-                (None, Some(old)) => old.gid,
+            Primary::Own => match (&old, self.groups.get(name).map(|group| group.gid)) {
+                (Some(old), _) => old.gid,
+                (None, Some(gid)) => gid,
                 (None, None) => {
                     let gid = if self.gid_taken(uid) { self.free_id(name)? } else { uid };
                     self.add_group(name, gid);
@@ -383,14 +392,21 @@ impl Accounts {
                 }
             },
         };
+        let given = |wanted: &Option<String>, field: fn(&UserEntry) -> &String, default: &str| {
+            wanted
+                .clone()
+                .or_else(|| old.as_ref().map(|old| field(old).clone()))
+                .unwrap_or_else(|| default.into())
+        };
+        let password = old.as_ref().map_or_else(|| "x".to_owned(), |old| old.password.clone());
         self.add_user(UserEntry {
             name: name.to_owned(),
-            password: "x".into(),
+            password,
             uid,
             gid,
-            comment: comment.clone(),
-            home: home.clone(),
-            shell: shell.clone(),
+            comment: given(comment, |old| &old.comment, ""),
+            home: given(home, |old| &old.home, "/nonexistent"),
+            shell: given(shell, |old| &old.shell, SHELL_NONE),
         });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What the recipe and the maintainer scripts want of users and groups.
 
 use super::database::{check_field, check_name, check_path};
-use super::{Group, Primary, Request, SHELL_NONE, Strength, User, Wish};
+use super::{Group, Primary, Request, Strength, User, Wish};
 use crate::ConfigureError;
 use crate::report::State;
 use crate::scripts::Found;
@@ -23,10 +23,12 @@ pub(super) fn of_recipe(users: &[User], groups: &[Group]) -> Result<Vec<Request>
         let from = format!("the recipe's user {}", user.name);
         check_name(&user.name, "a user's name", &from)?;
         check_field(&user.comment, "a comment", &from)?;
-        let home = user.home.clone().unwrap_or_else(|| "/nonexistent".into());
-        check_path(&home, "a home directory", &from)?;
-        let shell = user.shell.clone().unwrap_or_else(|| SHELL_NONE.into());
-        check_path(&shell, "a shell", &from)?;
+        if let Some(home) = &user.home {
+            check_path(home, "a home directory", &from)?;
+        }
+        if let Some(shell) = &user.shell {
+            check_path(shell, "a shell", &from)?;
+        }
         if let Some(hash) = &user.password_hash {
             check_field(hash, "a password's hash", &from)?;
         }
@@ -34,10 +36,10 @@ pub(super) fn of_recipe(users: &[User], groups: &[Group]) -> Result<Vec<Request>
             name: user.name.clone(),
             uid: user.uid,
             primary: user.gid.map_or(Primary::Own, Primary::Number),
-            comment: user.comment.clone(),
+            comment: Some(user.comment.clone()).filter(|comment| !comment.is_empty()),
+            home: user.home.clone(),
+            shell: user.shell.clone(),
             make_home: user.home.is_some(),
-            home,
-            shell,
         };
         add(wish, from.clone());
         for group in &user.groups {
@@ -87,9 +89,11 @@ fn check(wish: &Wish, from: &str) -> Result<(), ConfigureError> {
     match wish {
         Wish::User { name, comment, home, shell, .. } => {
             check_name(name, "a user's name", from)?;
-            check_field(comment, "a comment", from)?;
-            check_path(home, "a home directory", from)?;
-            check_path(shell, "a shell", from)
+            check_field(comment.as_deref().unwrap_or_default(), "a comment", from)?;
+            for (path, what) in [(home, "a home directory"), (shell, "a shell")] {
+                check_path(path.as_deref().unwrap_or("/"), what, from)?;
+            }
+            Ok(())
         }
         Wish::Group { name, .. } => check_name(name, "a group's name", from),
         Wish::Member { user, group } => {
@@ -188,9 +192,9 @@ fn adduser(command: &str, arguments: &[&str]) -> Result<Vec<Wish>, String> {
                 name: name.into(),
                 uid: id(value(&options, &["--uid"]))?,
                 primary,
-                comment: value(&options, &["--gecos", "--comment"]).unwrap_or_default().into(),
-                home: home.unwrap_or("/nonexistent").into(),
-                shell: value(&options, &["--shell"]).unwrap_or(SHELL_NONE).into(),
+                comment: value(&options, &["--gecos", "--comment"]).map(str::to_owned),
+                home: home.map(str::to_owned),
+                shell: value(&options, &["--shell"]).map(str::to_owned),
                 make_home: home.is_some() && value(&options, &["--no-create-home"]).is_none(),
             }])
         }
@@ -248,10 +252,12 @@ fn useradd(_: &str, arguments: &[&str]) -> Result<Vec<Wish>, String> {
         name: name.into(),
         uid: id(value(&options, &["-u", "--uid"]))?,
         primary,
-        comment: value(&options, &["-c", "--comment"]).unwrap_or_default().into(),
-        home: value(&options, &["-d", "--home-dir", "--home"])
-            .map_or_else(|| format!("/home/{name}"), str::to_owned),
-        shell: value(&options, &["-s", "--shell"]).unwrap_or("/bin/sh").into(),
+        comment: value(&options, &["-c", "--comment"]).map(str::to_owned),
+        home: Some(
+            value(&options, &["-d", "--home-dir", "--home"])
+                .map_or_else(|| format!("/home/{name}"), str::to_owned),
+        ),
+        shell: Some(value(&options, &["-s", "--shell"]).unwrap_or("/bin/sh").into()),
         make_home: value(&options, &["-m", "--create-home"]).is_some(),
     }];
     for group in value(&options, &["-G", "--groups"]).unwrap_or_default().split(',').filter(|g| !g.is_empty())
@@ -308,7 +314,7 @@ mod tests {
         else {
             panic!("{wishes:?}");
         };
-        assert_eq!((name.as_str(), home.as_str(), shell.as_str()), ("x", "/var/lib/x", SHELL_NONE));
+        assert_eq!((name.as_str(), home.as_deref(), shell), ("x", Some("/var/lib/x"), &None));
         assert_eq!(
             adduser("adduser", &["--quiet", "postgres", "ssl-cert"]).unwrap(),
             [Wish::Member { user: "postgres".into(), group: "ssl-cert".into() }]

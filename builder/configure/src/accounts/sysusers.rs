@@ -214,9 +214,9 @@ fn wishes(tree: &Tree, line: Line, from: &str) -> Result<Vec<Wish>, ConfigureErr
         name: name.to_owned(),
         uid,
         primary,
-        comment: String::new(),
-        home: "/".into(),
-        shell: if uid == Some(0) { "/bin/sh".into() } else { SHELL_NONE.into() },
+        comment: None,
+        home: Some("/".into()),
+        shell: Some(if uid == Some(0) { "/bin/sh".into() } else { SHELL_NONE.into() }),
         make_home: false,
     };
     Ok(match line {
@@ -235,14 +235,14 @@ fn wishes(tree: &Tree, line: Line, from: &str) -> Result<Vec<Wish>, ConfigureErr
             };
             let mut wish = user(&name, uid, primary);
             if let Wish::User { comment: c, home: h, shell: s, .. } = &mut wish {
-                *c = comment;
+                *c = Some(comment);
                 if let Some(home) = home {
                     check_path(&home, "a home directory", from)?;
-                    *h = home;
+                    *h = Some(home);
                 }
                 if let Some(shell) = shell {
                     check_path(&shell, "a shell", from)?;
-                    *s = shell;
+                    *s = Some(shell);
                 }
             }
             let group = group.map(|gid| Wish::Group { name: name.clone(), gid: Some(gid) });

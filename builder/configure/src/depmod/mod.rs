@@ -97,7 +97,7 @@ fn collect(folder: &Node, path: &str, depth: usize, files: &mut BTreeMap<String,
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
         match &node.kind {
             Kind::Directory(_) if !matches!(name, "build" | "source") => {
-                collect(node, &path, depth + 1, files)
+                collect(node, &path, depth + 1, files);
             }
             Kind::File(content) => {
                 let Some(module) = module::name_of(name) else { continue };
@@ -123,10 +123,11 @@ fn find_needs(entries: &mut [Entry]) {
     for (index, entry) in entries.iter_mut().enumerate() {
         for symbol in &entry.module.imports {
             let symbol = symbol.strip_prefix('.').unwrap_or(symbol);
-            if let Some(&owner) = owners.get(symbol) {
-                if owner != index && !entry.needs.contains(&owner) {
-                    entry.needs.push(owner);
-                }
+            if let Some(&owner) = owners.get(symbol)
+                && owner != index
+                && !entry.needs.contains(&owner)
+            {
+                entry.needs.push(owner);
             }
         }
     }

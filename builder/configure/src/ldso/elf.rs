@@ -158,10 +158,9 @@ fn flags(file: Bytes<'_>, machine: u16, libc: u32) -> Option<u32> {
         (EM_X86_64, true) => Some(0x0300 | FLAG_LIBC6),
         (EM_X86_64, false) => Some(0x0800 | FLAG_LIBC6),
         (EM_AARCH64, true) => Some(0x0a00 | FLAG_LIBC6),
-        (EM_386, false) => Some(libc),
         (EM_ARM, false) if header_flags & ARM_HARD != 0 => Some(0x0900 | FLAG_LIBC6),
         (EM_ARM, false) if header_flags & ARM_SOFT != 0 => Some(0x0b00 | FLAG_LIBC6),
-        (EM_ARM, false) => Some(libc),
+        (EM_386 | EM_ARM, false) => Some(libc),
         (EM_RISCV, true) => match header_flags & 6 {
             4 => Some(0x1000 | FLAG_LIBC6),
             0 => Some(0x0f00 | FLAG_LIBC6),

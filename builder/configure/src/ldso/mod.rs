@@ -65,6 +65,10 @@ pub(crate) fn configure(tree: &mut Tree, time: i64, log: &mut Log) -> Result<(),
     let mut entries = Vec::new();
     let mut links = Vec::new();
     for directory in &directories {
+        for path in stale_links(tree, directory) {
+            tree.remove(path.as_bytes());
+            log.done(Step::LibraryLink, &path, &[], "removed: it led nowhere");
+        }
         let found = search(tree, directory)?;
         for (soname, candidate) in found {
             let file = if directory.hwcaps.is_some() {
@@ -182,6 +186,16 @@ fn is_library_name(name: &str) -> bool {
     !temporary
         && (name.starts_with("ld.so.") || name.starts_with("lib") || name.starts_with("ld-"))
         && name.contains(".so")
+}
+
+/// Links with a version (`libz.so.1`) whose file is not there.
+fn stale_links(tree: &Tree, directory: &Directory) -> Vec<String> {
+    view::names(tree, &directory.path)
+        .into_iter()
+        .filter(|name| is_library_name(name) && name.contains(".so."))
+        .map(|name| format!("{}/{name}", directory.path))
+        .filter(|path| view::target(tree, path).is_some() && !view::exists(tree, path))
+        .collect()
 }
 
 /// The libraries of a directory by SONAME.

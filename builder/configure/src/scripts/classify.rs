@@ -4,10 +4,15 @@ use super::{Found, When};
 use crate::Scripts;
 use crate::report::{Action, Kind, Log, PackageReport, State};
 
+/// Packages whose scripts, apart from what is listed by kind, do nothing at installation that a step here does not.
+const REPLACED: [&str; 7] =
+    ["base-files", "base-passwd", "ca-certificates", "debianutils", "libc-bin", "passwd", "tzdata"];
+
 /// What stands behind a kind that is left out.
 fn reason(kind: Kind) -> &'static str {
     match kind {
-        Kind::Accounts | Kind::Alternatives | Kind::StatOverride => "its arguments are not literal",
+        Kind::Accounts | Kind::Alternatives | Kind::StatOverride => "no step here does that",
+        Kind::Pam => "no PAM profiles are combined; add /etc/pam.d/common-* with the recipe's files",
         Kind::Debconf => "no questions are asked; the defaults of the package's files hold",
         Kind::SystemdUnits => "no systemd runs in the image; start it as a service of the recipe",
         Kind::InitScripts => "no init scripts run in the image; start it as a service of the recipe",
@@ -28,75 +33,27 @@ fn reason(kind: Kind) -> &'static str {
 fn kind(found: &Found<'_>) -> Option<(Kind, State)> {
     use Kind::{
         Accounts, Alternatives, Boot, Cache, Capabilities, Certificates, ConfigurationFiles, Debconf, Depmod,
-        Files, InitScripts, Ldconfig, Locale, PythonByteCode, Running, Shells, StatOverride, SystemdUnits,
-        Tmpfiles, Trigger, Unknown,
+        Files, InitScripts, Ldconfig, Locale, Pam, PythonByteCode, Running, Shells, StatOverride,
+        SystemdUnits, Tmpfiles, Trigger, Unknown,
     };
     use State::{Done, LeftOut, NotNeeded};
+    if found.command.calls_function {
+        return None;
+    }
     let words = &found.command.words;
     let second = words.get(1).map_or("", |word| word.text.as_str());
     Some(match found.command.name() {
-        "["
-        | "test"
-        | ":"
-        | "true"
-        | "false"
-        | "echo"
-        | "printf"
-        | "exit"
-        | "return"
-        | "set"
-        | "local"
-        | "shift"
-        | "export"
-        | "unset"
-        | "cd"
-        | "umask"
-        | "command"
-        | "which"
-        | "getent"
-        | "grep"
-        | "egrep"
-        | "fgrep"
-        | "cat"
-        | "id"
-        | "dpkg"
-        | "dpkg-query"
-        | "sed"
-        | "awk"
-        | "cut"
-        | "sort"
-        | "uniq"
-        | "head"
-        | "tail"
-        | "tr"
-        | "wc"
-        | "read"
-        | "for"
-        | "break"
-        | "continue"
-        | "trap"
-        | "type"
-        | "dirname"
-        | "basename"
-        | "readlink"
-        | "find"
-        | "xargs"
-        | "ls"
-        | "stat"
-        | "cmp"
-        | "diff"
-        | "md5sum"
-        | "sha256sum"
-        | "mktemp"
-        | "sleep"
-        | "eval"
-        | "exec"
-        | "function"
-        | "deb-systemd-invoke-dummy" => return None,
-        "." | "source" if second.contains("debconf") => (Debconf, LeftOut),
-        "." | "source" => return None,
+        "[" | "test" | ":" | "true" | "false" | "echo" | "printf" | "exit" | "return" | "set" | "local"
+        | "shift" | "export" | "unset" | "cd" | "umask" | "command" | "which" | "getent" | "grep"
+        | "egrep" | "fgrep" | "cat" | "id" | "dpkg" | "dpkg-query" | "sed" | "awk" | "cut" | "sort"
+        | "uniq" | "head" | "tail" | "tr" | "wc" | "read" | "for" | "break" | "continue" | "trap"
+        | "type" | "dirname" | "basename" | "readlink" | "find" | "xargs" | "ls" | "stat" | "cmp"
+        | "diff" | "md5sum" | "sha256sum" | "mktemp" | "sleep" | "eval" | "exec" | "function"
+        | "readonly" | "unalias" | "hash" | "wait" | "print" | "getcap" | "file" | "realpath" | "date"
+        | "uname" | "mountpoint" | "expr" => return None,
+        "." | "source" if !second.contains("debconf") => return None,
+        "." | "source" => (Debconf, LeftOut),
         name if name.starts_with("db_") => (Debconf, LeftOut),
-        name if name.split_once('=').is_some_and(|(left, _)| is_name(left)) => return None,
         "adduser" | "addgroup" | "useradd" | "groupadd" | "usermod" | "gpasswd" | "chfn" | "chsh"
         | "groupmod" => (Accounts, LeftOut),
         "systemd-sysusers" | "update-passwd" | "pwconv" | "grpconv" | "shadowconfig" => (Accounts, Done),
@@ -137,15 +94,19 @@ fn kind(found: &Found<'_>) -> Option<(Kind, State)> {
         | "update-fonts-scale"
         | "update-fonts-alias"
         | "iconvconfig"
-        | "update-pciids" => (Cache, LeftOut),
+        | "update-pciids"
+        | "gio-querymodules"
+        | "gtk-query-immodules-2.0"
+        | "gtk-query-immodules-3.0" => (Cache, LeftOut),
+        "pam-auth-update" => (Pam, LeftOut),
         "update-initramfs" | "update-grub" | "grub-install" | "linux-update-symlinks" | "run-parts" => {
             (Boot, LeftOut)
         }
         "locale-gen" | "update-locale" | "validlocale" | "localedef" => (Locale, LeftOut),
         "apparmor_parser" | "udevadm" | "modprobe" | "sysctl" | "kill" | "killall" | "start-stop-daemon"
         | "pidof" | "dbus-send" | "aa-enabled" | "restorecon" | "selinuxenabled" | "mount" | "umount"
-        | "ischroot" | "nscd" | "aa-status" => (Running, NotNeeded),
-        "systemd-machine-id-setup" => (Files, Done),
+        | "ischroot" | "nscd" | "aa-status" | "update-binfmts" => (Running, NotNeeded),
+        "systemd-machine-id-setup" | "dbus-uuidgen" => (Files, Done),
         "setcap" => (Capabilities, LeftOut),
         "dpkg-trigger" => (Trigger, LeftOut),
         "chown" | "chmod" | "chgrp" | "mkdir" | "install" | "ln" | "touch" | "cp" | "mv" | "tee" => {
@@ -154,10 +115,6 @@ fn kind(found: &Found<'_>) -> Option<(Kind, State)> {
         "rm" | "rmdir" | "unlink" => (Files, NotNeeded),
         _ => (Unknown, LeftOut),
     })
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// The report by package, and notes on what is missing from the tree as a whole.
@@ -178,6 +135,12 @@ pub(crate) fn classify(packages: &[Scripts<'_>], found: &[Found<'_>], log: &mut 
                     When::Upgrade => "on upgrades only".into(),
                     _ => "not at installation".into(),
                 };
+            }
+            if state == State::LeftOut
+                && matches!(kind, Kind::Unknown | Kind::Files)
+                && REPLACED.contains(&scripts.package)
+            {
+                (state, why) = (State::Done, "a step here does what this script is for".into());
             }
             push(&mut actions, found, kind, state, &why);
         }

@@ -2,9 +2,11 @@
 
 mod classify;
 mod shell;
+mod tokens;
 
 pub(crate) use classify::classify;
-pub use shell::{Command, When, Word, commands};
+pub use shell::{Command, When, commands};
+pub use tokens::Word;
 
 use crate::Scripts;
 use crate::report::State;

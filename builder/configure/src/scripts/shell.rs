@@ -4,19 +4,13 @@
 //! leave such commands alone. Two things are known of the surroundings of a command: whether it stands where
 //! only an upgrade or another call than the installation's comes by, and which debhelper tool wrote it.
 
+use super::tokens::{Token, Word, tokens};
+use std::collections::{BTreeMap, BTreeSet};
+
 /// Longest script that is looked at, in bytes. Those of Debian have a few hundred kilobytes at most.
 const SCRIPT_MAX: usize = 1 << 20;
 /// Longest line that a report shows, in characters.
 const SHOWN_MAX: usize = 160;
-
-/// A word of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Word {
-    /// Its text without quotes; expansions stand as they are written.
-    pub text: String,
-    /// Whether it holds no expansion and no pattern.
-    pub literal: bool,
-}
 
 /// When a command runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +34,10 @@ pub struct Command {
     pub when: When,
     /// The debhelper tool that wrote it (`dh_installsystemd`).
     pub generated_by: Option<String>,
+    /// The function of the script that it is in.
+    pub function: Option<String>,
+    /// Whether it calls a function of the script without arguments: then the function's own commands say all.
+    pub calls_function: bool,
 }
 
 impl Command {
@@ -68,279 +66,12 @@ impl Command {
     }
 }
 
-#[derive(Debug, PartialEq)]
-enum Token {
-    Word(Word, bool),
-    Operator(&'static str),
-    Newline,
-    Generated(Option<String>),
-}
-
-/// Reads characters with their line.
-struct Reader<'a> {
-    rest: std::str::Chars<'a>,
-    line: usize,
-}
-
-impl Reader<'_> {
-    fn peek(&self) -> Option<char> {
-        self.rest.clone().next()
-    }
-    fn second(&self) -> Option<char> {
-        self.rest.clone().nth(1)
-    }
-    fn next(&mut self) -> Option<char> {
-        let c = self.rest.next();
-        self.line += usize::from(c == Some('\n'));
-        c
-    }
-    fn line_rest(&mut self) -> String {
-        let mut text = String::new();
-        while let Some(c) = self.peek().filter(|&c| c != '\n') {
-            text.push(c);
-            self.next();
-        }
-        text
-    }
-    /// Takes what follows `open` up to its `close`, quotes inside kept together.
-    fn balanced(&mut self, open: char, close: char, text: &mut String) {
-        let mut depth = 1;
-        let mut quote = None;
-        while let Some(c) = self.next() {
-            text.push(c);
-            match (quote, c) {
-                (_, '\\') if quote != Some('\'') => text.extend(self.next()),
-                (Some(q), _) if q == c => quote = None,
-                (Some(_), _) => {}
-                (None, '\'' | '"') => quote = Some(c),
-                (None, _) if c == close => {
-                    depth -= 1;
-                    if depth == 0 {
-                        return;
-                    }
-                }
-                (None, _) if c == open => depth += 1,
-                _ => {}
-            }
-        }
-    }
-    /// Reads an expansion after its `$`. One of `DPKG_ROOT` is empty when dpkg configures its own root, which
-    /// the tree is, and vanishes.
-    fn expansion(&mut self, word: &mut Word) {
-        let mut text = String::from("$");
-        match self.peek() {
-            Some('(') => {
-                text.extend(self.next());
-                self.balanced('(', ')', &mut text);
-            }
-            Some('{') => {
-                text.extend(self.next());
-                self.balanced('{', '}', &mut text);
-            }
-            Some(c) if c.is_alphanumeric() || "_@*#?$!-".contains(c) => {
-                text.extend(self.next());
-                while c.is_alphabetic() || c == '_' {
-                    match self.peek() {
-                        Some(c) if c.is_alphanumeric() || c == '_' => text.extend(self.next()),
-                        _ => break,
-                    }
-                }
-            }
-            _ => {
-                word.text.push('$');
-                return;
-            }
-        }
-        let empty =
-            matches!(text.as_str(), "$DPKG_ROOT" | "${DPKG_ROOT}" | "${DPKG_ROOT:-}" | "${DPKG_ROOT-}")
-                || text.starts_with("${DPKG_ROOT:+");
-        if !empty {
-            word.text.push_str(&text);
-            word.literal = false;
-        }
-    }
-    /// Reads a word; the flag tells whether any of it was quoted.
-    fn word(&mut self) -> (Word, bool) {
-        let mut word = Word { text: String::new(), literal: true };
-        let mut quoted = false;
-        while let Some(c) = self.peek() {
-            match c {
-                ' ' | '\t' | '\r' | '\n' | ';' | '&' | '|' | '(' | ')' | '<' | '>' => break,
-                _ => {}
-            }
-            self.next();
-            match c {
-                '\\' => match self.next() {
-                    Some('\n') | None => {}
-                    Some(c) => word.text.push(c),
-                },
-                '\'' => {
-                    quoted = true;
-                    while let Some(c) = self.next().filter(|&c| c != '\'') {
-                        word.text.push(c);
-                    }
-                }
-                '"' => {
-                    quoted = true;
-                    self.double_quoted(&mut word);
-                }
-                '$' => self.expansion(&mut word),
-                '`' => self.backquoted(&mut word),
-                '*' | '?' | '[' => {
-                    // A lone `[` is a command.
-                    word.literal &= c == '[' && word.text.is_empty() && self.peek().is_none_or(|c| c == ' ');
-                    word.text.push(c);
-                }
-                _ => word.text.push(c),
-            }
-        }
-        (word, quoted)
-    }
-    fn double_quoted(&mut self, word: &mut Word) {
-        while let Some(c) = self.next() {
-            match c {
-                '"' => return,
-                '\\' => match self.next() {
-                    Some('\n') | None => {}
-                    Some(c) => {
-                        if !matches!(c, '"' | '\\' | '$' | '`') {
-                            word.text.push('\\');
-                        }
-                        word.text.push(c);
-                    }
-                },
-                '$' => self.expansion(word),
-                '`' => self.backquoted(word),
-                _ => word.text.push(c),
-            }
-        }
-    }
-    fn backquoted(&mut self, word: &mut Word) {
-        word.literal = false;
-        word.text.push('`');
-        while let Some(c) = self.next() {
-            word.text.push(c);
-            match c {
-                '`' => return,
-                '\\' => word.text.extend(self.next()),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The script as tokens with their lines.
-fn tokens(text: &str) -> Vec<(usize, Token)> {
-    let mut reader = Reader { rest: text.chars(), line: 1 };
-    let mut tokens: Vec<(usize, Token)> = Vec::new();
-    // Words that end a here-document, and whether tabs before them are dropped.
-    let mut documents: Vec<(String, bool)> = Vec::new();
-    while let Some(c) = reader.peek() {
-        let line = reader.line;
-        match c {
-            ' ' | '\t' | '\r' => {
-                reader.next();
-            }
-            '\\' if reader.second() == Some('\n') => {
-                reader.next();
-                reader.next();
-            }
-            '\n' => {
-                reader.next();
-                tokens.push((line, Token::Newline));
-                for (end, tabs) in documents.drain(..) {
-                    while reader.peek().is_some() {
-                        let text = reader.line_rest();
-                        reader.next();
-                        if if tabs { text.trim_start_matches('\t') } else { &text } == end {
-                            break;
-                        }
-                    }
-                }
-            }
-            '#' => {
-                let comment = reader.line_rest();
-                let comment = comment.trim_start_matches('#').trim();
-                if let Some(tool) = comment.strip_prefix("Automatically added by ") {
-                    tokens.push((
-                        line,
-                        Token::Generated(Some(tool.split('/').next().unwrap_or(tool).to_owned())),
-                    ));
-                } else if comment.starts_with("End automatically added section") {
-                    tokens.push((line, Token::Generated(None)));
-                }
-            }
-            '<' | '>' => redirection(&mut reader, &mut tokens, &mut documents),
-            ';' | '&' | '|' | '(' | ')' => {
-                reader.next();
-                let doubled = reader.peek() == Some(c) && matches!(c, ';' | '&' | '|');
-                if doubled {
-                    reader.next();
-                }
-                if c == '&' && !doubled && reader.peek() == Some('>') {
-                    redirection(&mut reader, &mut tokens, &mut documents);
-                    continue;
-                }
-                let operator = match (c, doubled) {
-                    (';', true) => ";;",
-                    ('(', _) => "(",
-                    (')', _) => ")",
-                    ('|', false) => "|",
-                    _ => ";",
-                };
-                tokens.push((line, Token::Operator(operator)));
-            }
-            _ => {
-                let (word, quoted) = reader.word();
-                tokens.push((line, Token::Word(word, quoted)));
-            }
-        }
-    }
-    tokens
-}
-
-/// Takes a redirection away, with the number before it and the word behind it.
-fn redirection(
-    reader: &mut Reader<'_>,
-    tokens: &mut Vec<(usize, Token)>,
-    documents: &mut Vec<(String, bool)>,
-) {
-    if let Some((_, Token::Word(word, false))) = tokens.last() {
-        // `2>` has no blank between; a number that is an argument is rare enough before a redirection.
-        if word.literal && word.text.len() == 1 && word.text.bytes().all(|b| b.is_ascii_digit()) {
-            tokens.pop();
-        }
-    }
-    let first = reader.next();
-    let mut document = false;
-    match (first, reader.peek()) {
-        (Some('<'), Some('<')) => {
-            reader.next();
-            document = true;
-        }
-        (_, Some('>' | '&' | '|')) => {
-            reader.next();
-        }
-        _ => {}
-    }
-    let tabs = document && reader.peek() == Some('-');
-    if tabs {
-        reader.next();
-    }
-    while let Some(' ' | '\t') = reader.peek() {
-        reader.next();
-    }
-    let (word, _) = reader.word();
-    if document && !word.text.is_empty() {
-        documents.push((word.text, tabs));
-    }
-}
-
 /// What encloses a command.
 #[derive(Debug)]
 enum Block {
     If { condition: bool, upgrade: bool, calls: Vec<String>, when: When },
     Case { on_call: bool, pattern: bool, when: When },
+    Braces { function: Option<String> },
 }
 
 /// The script's commands in their order. A script longer than 1 MiB gives none: no maintainer script is so
@@ -349,14 +80,24 @@ pub fn commands(text: &str) -> Vec<Command> {
     if text.len() > SCRIPT_MAX {
         return Vec::new();
     }
-    let mut parser = Parser { blocks: Vec::new(), words: Vec::new(), line: 0, tool: None, found: Vec::new() };
+    let mut parser = Parser {
+        blocks: Vec::new(),
+        words: Vec::new(),
+        line: 0,
+        tool: None,
+        found: Vec::new(),
+        function: None,
+        functions: BTreeSet::new(),
+    };
     let mut case_words: Option<Vec<Word>> = None;
     let mut labels: Vec<String> = Vec::new();
     for (line, token) in tokens(text) {
         if let Some(words) = &mut case_words {
             match token {
                 Token::Word(word, false) if word.text == "in" && !words.is_empty() => {
-                    let on_call = words[0].text == "$1" || words[0].text == "${1}";
+                    let in_function =
+                        parser.blocks.iter().any(|b| matches!(b, Block::Braces { function: Some(_) }));
+                    let on_call = !in_function && matches!(words[0].text.as_str(), "$1" | "${1}");
                     parser.blocks.push(Block::Case { on_call, pattern: true, when: When::Installation });
                     case_words = None;
                 }
@@ -384,7 +125,6 @@ pub fn commands(text: &str) -> Vec<Command> {
         }
         match token {
             Token::Generated(tool) => parser.tool = tool,
-            Token::Newline | Token::Operator(";" | "|") => parser.finish(),
             Token::Operator(";;") => {
                 parser.finish();
                 if let Some(Block::Case { pattern, .. }) = parser.blocks.last_mut() {
@@ -392,8 +132,14 @@ pub fn commands(text: &str) -> Vec<Command> {
                 }
             }
             // `name ()` begins a function.
-            Token::Operator("(") => parser.words.clear(),
-            Token::Operator(_) => parser.finish(),
+            Token::Operator("(") => {
+                if let [Word { text, .. }] = parser.words.as_slice() {
+                    parser.function = Some(text.clone());
+                    parser.functions.insert(text.clone());
+                }
+                parser.words.clear();
+            }
+            Token::Newline | Token::Operator(_) => parser.finish(),
             Token::Word(word, quoted) => {
                 if parser.words.is_empty() {
                     parser.line = line;
@@ -406,7 +152,31 @@ pub fn commands(text: &str) -> Vec<Command> {
         }
     }
     parser.finish();
-    parser.found
+    let Parser { mut found, functions, .. } = parser;
+    settle_functions(&mut found, &functions);
+    found
+}
+
+/// Commands of a function run when it is called: if that is on upgrades only, they do so too. Functions that call
+/// functions take as many rounds as they are deep; a few are enough for all scripts there are.
+fn settle_functions(found: &mut [Command], functions: &BTreeSet<String>) {
+    for command in found.iter_mut() {
+        command.calls_function = command.words.len() == 1 && functions.contains(command.name());
+    }
+    for _ in 0..4 {
+        let mut calls: BTreeMap<String, When> = BTreeMap::new();
+        for command in found.iter().filter(|command| functions.contains(command.name())) {
+            let when = calls.entry(command.name().to_owned()).or_insert(command.when);
+            if command.when == When::Installation {
+                *when = When::Installation;
+            }
+        }
+        for command in found.iter_mut().filter(|command| command.when == When::Installation) {
+            if let Some(when) = command.function.as_ref().and_then(|name| calls.get(name)) {
+                command.when = *when;
+            }
+        }
+    }
 }
 
 struct Parser {
@@ -415,6 +185,9 @@ struct Parser {
     line: usize,
     tool: Option<String>,
     found: Vec<Command>,
+    /// The function whose body comes next.
+    function: Option<String>,
+    functions: BTreeSet<String>,
 }
 
 impl Parser {
@@ -461,7 +234,14 @@ impl Parser {
                     self.blocks.truncate(at);
                 }
             }
-            "while" | "until" | "do" | "done" | "{" | "}" | "!" => {}
+            "{" => self.blocks.push(Block::Braces { function: self.function.take() }),
+            "}" => {
+                if let Some(at) = self.blocks.iter().rposition(|block| matches!(block, Block::Braces { .. }))
+                {
+                    self.blocks.truncate(at);
+                }
+            }
+            "while" | "until" | "do" | "done" | "!" => {}
             _ => return false,
         }
         true
@@ -475,11 +255,21 @@ impl Parser {
 
     /// Ends the command that was being read.
     fn finish(&mut self) {
-        let words = std::mem::take(&mut self.words);
+        let mut words = std::mem::take(&mut self.words);
+        // `NAME=value command` is the command; assignments alone have no effect outside of the script.
+        let assignments = words.iter().take_while(|word| is_assignment(&word.text)).count();
+        words.drain(..assignments);
         if words.is_empty() {
             return;
         }
-        if let Some(Block::If { condition: true, upgrade, calls, .. }) = self.blocks.last_mut() {
+        let function = self.blocks.iter().rev().find_map(|block| match block {
+            Block::Braces { function } => function.clone(),
+            _ => None,
+        });
+        // In a function `$1` is its own argument.
+        if let (Some(Block::If { condition: true, upgrade, calls, .. }), None) =
+            (self.blocks.last_mut(), &function)
+        {
             let text: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
             match text.as_slice() {
                 ["[" | "test", "-n", "$2" | "${2}" | "${2:-}", ..] => *upgrade = true,
@@ -501,11 +291,25 @@ impl Parser {
             .iter()
             .map(|block| match block {
                 Block::If { when, .. } | Block::Case { when, .. } => *when,
+                Block::Braces { .. } => When::Installation,
             })
             .find(|when| *when != When::Installation)
             .unwrap_or(When::Installation);
-        self.found.push(Command { line: self.line, words, when, generated_by: self.tool.clone() });
+        self.found.push(Command {
+            line: self.line,
+            words,
+            when,
+            generated_by: self.tool.clone(),
+            function,
+            calls_function: false,
+        });
     }
+}
+
+fn is_assignment(word: &str) -> bool {
+    let name = word.split_once('=').map_or("", |(name, _)| name);
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 #[cfg(test)]
@@ -564,6 +368,21 @@ mod tests {
         assert_eq!(by(When::Installation), "acegh");
         assert_eq!(by(When::Upgrade), "b");
         assert_eq!(by(When::OtherCall), "df");
+    }
+
+    #[test]
+    fn functions_run_when_they_are_called() {
+        let script = "f () {\n if [ \"$1\" = x ]; then a; fi; g; }\ng() { b; }\nh() { c; }\n\
+            V=1 W=$(x y) h \"$Z\"\nX=$1\nif [ -n \"$2\" ]; then f now; fi";
+        let found = commands(script);
+        let when =
+            |name: &str| found.iter().find(|command| command.shown() == name).map(|command| command.when);
+        assert_eq!(when("a"), Some(When::Upgrade));
+        assert_eq!(when("b"), Some(When::Upgrade));
+        assert_eq!(when("c"), Some(When::Installation));
+        let calls: Vec<_> = found.iter().filter(|c| c.calls_function).map(Command::shown).collect();
+        assert_eq!(calls, ["g"]);
+        assert_eq!(when("X=$1"), None);
     }
 
     #[test]

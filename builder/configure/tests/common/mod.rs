@@ -89,12 +89,11 @@ pub fn target(tree: &Tree, path: &str) -> Option<String> {
     }
 }
 
-/// Where a tool is, or a message that the test is skipped.
+/// Where a tool is, or a message that the test is skipped. The folder `ASHLAR_TOOLS` is looked at first.
 pub fn tool(name: &str) -> Option<PathBuf> {
-    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
-        .iter()
-        .map(|folder| Path::new(folder).join(name))
-        .find(|path| path.exists());
+    let first = std::env::var_os("ASHLAR_TOOLS").map(PathBuf::from);
+    let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
+    let found = first.into_iter().chain(found).map(|folder| folder.join(name)).find(|path| path.exists());
     if found.is_none() {
         eprintln!("skipped: no {name} on this machine");
     }
