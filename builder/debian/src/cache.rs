@@ -1,4 +1,4 @@
-//! What the crates's users opened before the cache had a crate of its own.
+//! What this crate's users opened before the cache had a crate of its own.
 
 use crate::Error;
 use std::ops::Deref;
