@@ -65,13 +65,7 @@ impl KeyFolder {
             .and_then(|text| text.trim().parse().ok())
             .ok_or(KeyError::Malformed { path: guid, wanted: "a GUID" })?;
         let places = Places::read(dir)?;
-        let opener = |role: Role| Opener {
-            role,
-            place: places.get(role, dir),
-            access: access.clone(),
-            public_file: dir.join(role.public_file()),
-            places_file: dir.join(PLACES_FILE),
-        };
+        let opener = |role| opener(dir, &places, access, role);
         Ok(Self {
             path: dir.to_owned(),
             owner,
@@ -108,14 +102,7 @@ impl KeyFolder {
 
     /// The private half of a role in PKCS#8, if it is in a file: to put it on a token.
     pub fn pkcs8(&self, role: Role) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        Opener {
-            role,
-            place: self.place(role),
-            access: self.access.clone(),
-            public_file: self.path.join(role.public_file()),
-            places_file: self.path.join(PLACES_FILE),
-        }
-        .pkcs8()
+        opener(&self.path, &self.places, &self.access, role).pkcs8()
     }
 
     /// The owner of the entries in PK, KEK and db.
@@ -262,6 +249,16 @@ impl Key<'_> {
             Self::Rsa(signer) => signer.public_key().verify(message, signature),
             Self::Ed25519(signer) => signer.public_key().verify(message, signature),
         }
+    }
+}
+
+fn opener(dir: &Path, places: &Places, access: &Access, role: Role) -> Opener {
+    Opener {
+        role,
+        place: places.get(role, dir),
+        access: access.clone(),
+        public_file: dir.join(role.public_file()),
+        places_file: dir.join(PLACES_FILE),
     }
 }
 

@@ -197,8 +197,7 @@ impl Table {
         let pin = source("pin", dir, self.pin_file, self.pin_env)?;
         let authorization = source("auth", dir, self.auth_file, self.auth_env)?;
         // What each kind of place takes besides its own name.
-        let beside = |kind: &str, allowed: &[bool]| {
-            let [passphrase_fine, module_fine, tcti_fine] = *allowed else { return Ok(()) };
+        let beside = |kind: &str, [passphrase_fine, module_fine, tcti_fine]: [bool; 3]| {
             for (name, given, fine) in [
                 ("passphrase-file` or `passphrase-env", passphrase.is_some(), passphrase_fine),
                 ("module", self.module.is_some(), module_fine),
@@ -214,11 +213,11 @@ impl Table {
         };
         match (self.file, self.pkcs11, self.tpm) {
             (Some(file), None, None) => {
-                beside("file", &[true, false, false])?;
+                beside("file", [true, false, false])?;
                 Ok(Place::File { path: dir.join(file), passphrase: passphrase.unwrap_or_default() })
             }
             (None, Some(uri), None) => {
-                beside("pkcs11", &[false, true, false])?;
+                beside("pkcs11", [false, true, false])?;
                 // It may hold a PIN.
                 let uri = Zeroizing::new(uri);
                 let mut uri: Pkcs11Uri = uri.parse().map_err(|error: KeyError| error.to_string())?;
@@ -242,7 +241,7 @@ impl Table {
                 Ok(Place::Pkcs11(Box::new(TokenPlace { uri, module, pin })))
             }
             (None, None, Some(key)) => {
-                beside("tpm", &[false, false, true])?;
+                beside("tpm", [false, false, true])?;
                 if !role.is_rsa() {
                     return Err("TPMs have no Ed25519 keys".to_owned());
                 }

@@ -25,10 +25,10 @@ const ED25519_PARAMETERS: [&[u8]; 2] = [b"\x06\x03\x2b\x65\x70", b"\x13\x0cedwar
 /// What a key that was put on a token signs to show that it is there whole.
 const TRIAL: &[u8] = b"Ashlar: trial of a key that was put on a token";
 
-/// A key that was made or put on a token.
-pub struct NewTokenKey<K> {
+/// A key that a token made.
+pub struct NewTokenKey {
     /// It signs.
-    pub key: K,
+    pub key: AnyTokenKey,
     /// Where it is, for `keys.toml`.
     pub place: TokenPlace,
 }
@@ -58,11 +58,7 @@ pub enum AnyTokenKey {
 
 /// Makes the key of a role on the token that `place` names; the private half never leaves it. Its label is the
 /// `object` of the URI, or the role's name.
-pub fn generate(
-    place: &TokenPlace,
-    role: Role,
-    access: &Access,
-) -> Result<NewTokenKey<AnyTokenKey>, KeyError> {
+pub fn generate(place: &TokenPlace, role: Role, access: &Access) -> Result<NewTokenKey, KeyError> {
     generate_removable(place, role, access).map(|(key, _)| key)
 }
 
@@ -71,7 +67,7 @@ pub(crate) fn generate_removable(
     place: &TokenPlace,
     role: Role,
     access: &Access,
-) -> Result<(NewTokenKey<AnyTokenKey>, Made), KeyError> {
+) -> Result<(NewTokenKey, Made), KeyError> {
     let token = Token::open(place, role, access, true)?;
     let (new, label, id) = token.free(place, role)?;
     let mut public = vec![Attribute::Token(true), Attribute::Private(false), Attribute::Verify(true)];
