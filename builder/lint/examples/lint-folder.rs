@@ -1,13 +1,13 @@
 //! Lints a folder as if it were the root of an image, and says what it cost:
 //!
 //! ```text
-//! cargo run --release -p ashlar-lint --example lint-folder -- FOLDER [CONFIG]
+//! cargo run --release -p ashlar-lint --example lint-folder -- FOLDER [CONFIG [INITRAMFS [MODULES.BUILTIN]]]
 //! ```
 //!
-//! Owners and modes are the folder's; CONFIG is a kernel's configuration. Containers are looked for where Ashlar has
-//! them.
+//! Owners and modes are the folder's; CONFIG is a kernel's configuration, INITRAMFS the folder of an unpacked initramfs,
+//! MODULES.BUILTIN the kernel's list of what is built in. Containers and modules are looked for where Ashlar has them.
 
-use ashlar_lint::{Compression, Container, HostFacts, Modules, Subject, lint};
+use ashlar_lint::{Compression, Container, HostFacts, Module, Modules, Subject, lint};
 use ashlar_tree::{Content, Kind, Metadata, Node, Tree};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -51,10 +51,31 @@ fn load(tree: &mut Tree, folder: &Path, inside: &str) -> Result<(), Box<dyn std:
     Ok(())
 }
 
+/// The modules of a root or an initramfs, in the order in which init loads them.
+fn modules(folder: &Path) -> std::io::Result<Vec<Module>> {
+    let folder = folder.join("usr/lib/ashlar/modules");
+    let Ok(order) = std::fs::read_to_string(folder.join("order")) else { return Ok(Vec::new()) };
+    let mut out = Vec::new();
+    for file in order.lines() {
+        let name = file.strip_suffix(".ko").unwrap_or(file);
+        let bytes = std::fs::read(folder.join(file))?;
+        out.push(
+            Module::from_bytes(name, &bytes)
+                .ok_or_else(|| std::io::Error::other(format!("{file}: no module")))?,
+        );
+    }
+    Ok(out)
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().ok_or("usage: lint-folder FOLDER [CONFIG]")?;
     let config = arguments.next().map(std::fs::read_to_string).transpose()?;
+    let initramfs =
+        arguments.next().map(|folder| modules(Path::new(&folder))).transpose()?.unwrap_or_default();
+    let built_in = arguments.next().map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+    let built_in: Vec<String> = built_in.lines().map(str::to_owned).collect();
+    let root = modules(Path::new(&folder))?;
     let mut tree = Tree::new(Metadata::root(0o755, 0));
     load(&mut tree, Path::new(&folder), "")?;
     let prefix = "/usr/lib/ashlar/containers";
@@ -76,7 +97,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         os_release: &os_release,
         kernel_config: config.as_deref(),
         kernel_version: "",
-        modules: Modules::default(),
+        modules: Modules { initramfs: &initramfs, root: &root, built_in: &built_in },
         cmdline: "lockdown=integrity",
         compression: Compression::None,
         sizes: None,
