@@ -115,6 +115,7 @@ fn fsck(tree: &Tree, image: &Path, folder: &Path, what: &str) {
         mode: if root { 0o1777 } else { 0 },
         owner: root,
         time: false,
+        other_times: false,
         xattrs: false,
         devices: root,
     };
@@ -152,7 +153,14 @@ fn random_trees_are_read_back_by_all() {
                 fsck(&tree, &image, dir.path(), &what);
             }
             if let Some(mount) = Mount::new(&image, dir.path()) {
-                let all = Compared { mode: 0o7777, owner: true, time: true, xattrs: true, devices: true };
+                let all = Compared {
+                    mode: 0o7777,
+                    owner: true,
+                    time: true,
+                    other_times: true,
+                    xattrs: true,
+                    devices: true,
+                };
                 compare(&tree, mount.path(), all, &what);
             }
         }
