@@ -109,7 +109,58 @@ fn kernel(folder: &Path) -> Option<Tree> {
 
 /// kmod may be built without a packing; what it cannot read it leaves out. So the test packs only what it can.
 fn zstd_of(bytes: &[u8]) -> Vec<u8> {
-    zstd::encode_all(bytes, 3).unwrap()
+    zstd::bulk::compress(bytes, 3).unwrap()
+}
+
+fn number(index: &[u8], at: usize) -> usize {
+    u32::from_be_bytes(index[at..at + 4].try_into().unwrap()) as usize
+}
+
+/// Whether the root node of an index is its last one.
+fn postorder(index: &[u8]) -> bool {
+    index.is_empty() || number(index, 8) & 0x0fff_ffff != 12 || index.len() < 32
+}
+
+/// All keys of an index with their priorities and values.
+fn read_index(index: &[u8]) -> Vec<(String, Vec<(usize, String)>)> {
+    fn string(index: &[u8], at: &mut usize) -> String {
+        let len = index[*at..].iter().position(|&byte| byte == 0).unwrap();
+        let text = String::from_utf8(index[*at..*at + len].to_vec()).unwrap();
+        *at += len + 1;
+        text
+    }
+    let mut found = Vec::new();
+    let mut open = if index.is_empty() { Vec::new() } else { vec![(number(index, 8), String::new())] };
+    while let Some((reference, mut key)) = open.pop() {
+        let mut at = reference & 0x0fff_ffff;
+        if reference & 0x8000_0000 != 0 {
+            key.push_str(&string(index, &mut at));
+        }
+        if reference & 0x2000_0000 != 0 {
+            let (first, last) = (index[at], index[at + 1]);
+            at += 2;
+            for byte in first..=last {
+                let child = number(index, at);
+                at += 4;
+                if child != 0 {
+                    open.push((child, format!("{key}{}", byte as char)));
+                }
+            }
+        }
+        if reference & 0x4000_0000 != 0 {
+            let count = number(index, at);
+            at += 4;
+            let mut values = Vec::new();
+            for _ in 0..count {
+                let priority = number(index, at);
+                at += 4;
+                values.push((priority, string(index, &mut at)));
+            }
+            found.push((key, values));
+        }
+    }
+    found.sort();
+    found
 }
 
 /// Compares all that `depmod` writes with what we write.
@@ -134,7 +185,14 @@ fn judge(tree: &mut Tree, version: &str) {
     for name in ["dep", "alias", "symbols", "builtin", "builtin.alias"] {
         let path = format!("{root}/modules.{name}.bin");
         let theirs = std::fs::read(folder.path().join(&path)).unwrap();
-        assert!(bytes(tree, &format!("/{path}")) == theirs, "modules.{name}.bin differs");
+        let ours = bytes(tree, &format!("/{path}"));
+        // Since kmod 34 a node stands before its children, in a file of the same version that the same reader reads.
+        if postorder(&theirs) {
+            assert!(ours == theirs, "modules.{name}.bin differs");
+        } else {
+            assert_eq!(ours.len(), theirs.len(), "modules.{name}.bin");
+        }
+        assert_eq!(read_index(&ours), read_index(&theirs), "modules.{name}.bin");
     }
 }
 

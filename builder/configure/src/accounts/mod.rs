@@ -172,6 +172,11 @@ pub(crate) fn configure(
         wanted_by.entry(name).or_default().extend(request.package.as_deref());
     }
     for (name, packages) in wanted_by {
+        let by_recipe =
+            users.iter().any(|user| user.name == name) || groups.iter().any(|group| group.name == name);
+        if before.contains(name) && !by_recipe {
+            continue;
+        }
         let new = if before.contains(name) { "" } else { "new " };
         let packages: Vec<&str> = packages.into_iter().collect();
         let detail = match (accounts.users.get(name), accounts.groups.get(name)) {

@@ -1,7 +1,7 @@
 //! The binary index of kmod: a radix tree over ASCII keys (kmod, `libkmod/libkmod-index.h`).
 //!
-//! All numbers are big-endian. A node is written after its children; its reference holds its offset and flags
-//! that tell which parts it has.
+//! All numbers are big-endian. A node is written after its children, as kmod did up to version 33 (later ones
+//! write it before them, and read both); its reference holds its offset and flags that tell which parts it has.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +44,6 @@ impl Index {
         out.extend([0; 4]);
         let keys: Vec<Keyed<'_>> =
             self.keys.iter().map(|(key, values)| (key.as_slice(), values.as_slice())).collect();
-        // The root never has a prefix of its own unless all keys share it.
         let root = node(&keys, 0, true, &mut out);
         if let Some(place) = out.get_mut(8..12) {
             place.copy_from_slice(&root.to_be_bytes());
