@@ -50,14 +50,14 @@ pub fn tar(path: &Path, options: &TarOptions, cache: &Cache) -> Result<Source, E
     if let Some(expected) = options.sha256.filter(|expected| *expected != packed) {
         return Err(digest_error(&name, expected, packed));
     }
-    let mut notes = Notes::default();
+    let mut layers = Layers::new(&options.keep);
     // Which tar this file holds was found out when it was unpacked.
     let index = cache.path(Room::Blobs, &format!("{packed}.tar-sha256"));
     let _lock = cache.lock(&format!("tar-{packed}"), || ())?;
     let known = ashlar_cache::read_if_there(&index, 64)?;
     let known = known.and_then(|text| std::str::from_utf8(&text).ok()?.parse::<Digest>().ok());
     let found = match known {
-        Some(tar) => entries_in(cache, tar, &name, &mut notes)?.map(|entries| (tar, entries)),
+        Some(tar) => entries_in(cache, tar, &name, &mut layers.notes)?.map(|entries| (tar, entries)),
         None => None,
     };
     let (tar, entries) = match found {
@@ -69,15 +69,14 @@ pub fn tar(path: &Path, options: &TarOptions, cache: &Cache) -> Result<Source, E
             let wanted = Wanted { packed, tar: None, limit: options.max_unpacked };
             let tar = unpack(file, compression, &name, &wanted, cache)?;
             cache.write(&index, tar.to_string().as_bytes())?;
-            let entries = entries_in(cache, tar, &name, &mut notes)?;
+            let entries = entries_in(cache, tar, &name, &mut layers.notes)?;
             (tar, entries.ok_or_else(|| Error::Offline(name.clone()))?)
         }
     };
     cache.touch(&index);
-    let mut layers = Layers::new(&options.keep, &mut notes);
     let blob = Arc::new(cache.blob_path(&tar.to_string()));
     layers.apply(entries, &blob, Mode::Archive).map_err(|why| Error::Archive { name, why })?;
-    let tree = layers.finish();
+    let (tree, notes) = layers.finish();
     Ok(source(tree, notes))
 }
 
@@ -87,14 +86,13 @@ pub fn tar(path: &Path, options: &TarOptions, cache: &Cache) -> Result<Source, E
 /// # Errors
 /// Says which archive is damaged or which entry cannot be taken.
 pub fn tar_tree(archives: &[&[u8]], layered: bool, keep: &Keep) -> Result<Tree, String> {
-    let mut notes = Notes::default();
-    let mut layers = Layers::new(keep, &mut notes);
+    let mut layers = Layers::new(keep);
     for archive in archives {
         let entries = read_entries(&mut &archive[..])?;
         let mode = if layered { Mode::Layer } else { Mode::Archive };
         layers.apply(entries, &Arc::new(PathBuf::from("/nonexistent")), mode)?;
     }
-    Ok(layers.finish())
+    Ok(layers.finish().0)
 }
 
 /// A source whose contents lie in blobs of the cache, whose names are their digests.
@@ -159,7 +157,7 @@ pub(crate) fn unpack(
     let broken = match result {
         Ok(None) => None,
         Ok(Some(TooLarge)) => {
-            return Err(Error::TooLarge { name: name.to_owned(), limit: wanted.limit, told: true });
+            return Err(Error::TooLarge { name: name.to_owned(), limit: wanted.limit, ours: true });
         }
         Err(Failed::Write(source)) => return Err(Error::io("write", file.path())(source)),
         Err(Failed::Read(error)) => Some(error),

@@ -57,14 +57,14 @@ pub enum Error {
         got: String,
     },
     /// What was read is larger than it may be.
-    #[error("{name} is larger than {limit} bytes{}", if *told { ", which is the limit that was set" } else { " as declared" })]
+    #[error("{name} is larger than {limit} bytes{}", if *ours { ", which is the limit that was set" } else { " as declared" })]
     TooLarge {
         /// The archive, blob or document.
         name: String,
         /// The limit in bytes.
         limit: u64,
         /// The limit is ours; otherwise the size that a descriptor declares.
-        told: bool,
+        ours: bool,
     },
     /// A document of an OCI image is not as the specification wants it.
     #[error("{name} cannot be used: {why}")]

@@ -15,6 +15,10 @@ use std::sync::Arc;
 const MAX_PATH: usize = 4095;
 /// Longest name of an extended attribute.
 const MAX_XATTR_NAME: usize = 255;
+/// Most bytes of extended attributes in a tree: a few bytes of an archive can name many of them again.
+const MAX_XATTRS: usize = 64 << 20;
+/// Most nodes of a tree, counted generously: one entry can make a directory for each part of its path.
+const MAX_NODES: usize = 8_000_000;
 /// Marks the names of one file while layers are applied: a whiteout of one name must not take the others away. No real
 /// attribute has a NUL in its name.
 const LINK_MARK: &[u8] = b"\0link";
@@ -32,13 +36,24 @@ pub(crate) enum Mode {
 pub(crate) struct Layers<'a> {
     tree: Tree,
     keep: &'a Keep,
-    notes: &'a mut Notes,
+    pub(crate) notes: Notes,
     links: u64,
+    /// Upper bound of the nodes that were made.
+    nodes: usize,
+    /// Bytes of extended attributes that were taken, those of hard links counted each time.
+    xattr_bytes: usize,
 }
 
 impl<'a> Layers<'a> {
-    pub(crate) fn new(keep: &'a Keep, notes: &'a mut Notes) -> Self {
-        Self { tree: Tree::new(Metadata::root(0o755, 0)), keep, notes, links: 0 }
+    pub(crate) fn new(keep: &'a Keep) -> Self {
+        Self {
+            tree: Tree::new(Metadata::root(0o755, 0)),
+            keep,
+            notes: Notes::default(),
+            links: 0,
+            nodes: 0,
+            xattr_bytes: 0,
+        }
     }
 
     /// Puts the entries of one archive, whose contents lie in the file `blob`, into the tree.
@@ -105,6 +120,12 @@ impl<'a> Layers<'a> {
         if depth(&real) > MAX_DEPTH {
             return Err(format!("it lies deeper than {MAX_DEPTH} directories"));
         }
+        let parent = real.iter().rposition(|&byte| byte == b'/').and_then(|at| real.get(..at));
+        let parent_is_new = parent.is_some_and(|parent| self.tree.get(parent).is_none());
+        self.nodes += if parent_is_new { depth(&real) } else { 1 };
+        if self.nodes > MAX_NODES {
+            return Err(format!("more than {MAX_NODES} files and directories lead to it"));
+        }
         let metadata = self.metadata(entry.metadata)?;
         let node = match entry.kind {
             EntryKind::Directory => Node::directory(metadata),
@@ -139,6 +160,11 @@ impl<'a> Layers<'a> {
                 return Err("the archive has it as a directory and as something else".into());
             }
             self.tree.remove(&path);
+        }
+        let xattrs = &node.metadata.xattrs;
+        self.xattr_bytes += xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        if self.xattr_bytes > MAX_XATTRS {
+            return Err(format!("more than {MAX_XATTRS} bytes of extended attributes lead to it"));
         }
         self.tree.insert(&path, node).map_err(|e| e.to_string())
     }
@@ -193,8 +219,8 @@ impl<'a> Layers<'a> {
         Ok(node.clone())
     }
 
-    /// The tree, with hard links in place of marks: the first name in the tree's order has the content.
-    pub(crate) fn finish(mut self) -> Tree {
+    /// The tree and the notes, with hard links in place of marks: the first name in the tree's order has the content.
+    pub(crate) fn finish(mut self) -> (Tree, Notes) {
         let mut first: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         self.tree.walk(|path, node| {
             if let Some(mark) = node.metadata.xattrs.get(LINK_MARK) {
@@ -210,7 +236,7 @@ impl<'a> Layers<'a> {
                 node.kind = Kind::HardLink(path);
             }
         });
-        self.tree
+        (self.tree, self.notes)
     }
 }
 

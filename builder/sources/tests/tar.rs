@@ -6,7 +6,7 @@ mod common;
 use ashlar_image::digest::Digest;
 use ashlar_sources::{Error, Keep, Source, TarOptions, tar, tar_tree, tree_digest};
 use ashlar_tree::Kind;
-use common::{archive, cache, entry, file, folder, gzip, hard_link, ok, symlink, zstd};
+use common::{archive, cache, entry, file, folder, gzip, hard_link, ok, pax, symlink, zstd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -262,4 +262,30 @@ fn names_and_values_have_bounds() {
     );
     assert!(error(&[symlink("l", &"a/".repeat(3000))]).contains("longer than 4095"));
     assert!(error(&[entry(b'3', "dev", "", b"")]).contains("it is a device"));
+}
+
+#[test]
+fn extended_attributes_are_chosen_and_bounded() {
+    let with = |name: &str, value: &[u8]| vec![pax(&format!("SCHILY.xattr.{name}"), value), file("a", "")];
+    let keep = Keep { xattrs: vec!["user.*".into(), "trusted.x".into()], ..Keep::default() };
+    for (name, kept) in [
+        ("security.capability", true),
+        ("user.a", true),
+        ("trusted.x", true),
+        ("trusted.xy", false),
+        ("security.selinux", false),
+    ] {
+        let tree = tar_tree(&[&archive(&with(name, b"v\0\n"))], false, &keep).unwrap();
+        let xattrs = &tree.get(b"/a").unwrap().metadata.xattrs;
+        assert_eq!(xattrs.get(name.as_bytes()).map(Vec::as_slice), kept.then_some(&b"v\0\n"[..]), "{name}");
+    }
+    let error = |entries: &[Vec<u8>]| tar_tree(&[&archive(entries)], false, &keep).unwrap_err();
+    assert!(error(&with("user.a", &vec![0; 65_537])).contains("more than 65536 bytes"));
+    assert!(error(&with("", b"x")).contains("a name that cannot be"));
+    assert!(error(&with("user.a\0b", b"x")).contains("a name that cannot be"));
+    assert!(error(&with(&format!("user.{}", "n".repeat(300)), b"x")).contains("a name that cannot be"));
+    // Each further name takes 512 bytes of the archive and all of the attributes.
+    let mut many = with("user.a", &vec![0; 65_000]);
+    many.extend((0..1100).map(|number| hard_link(&format!("b{number}"), "a")));
+    assert!(error(&many).contains("bytes of extended attributes lead to it"));
 }

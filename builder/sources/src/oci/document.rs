@@ -184,7 +184,7 @@ struct RawRun {
 
 fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], name: &str) -> Result<T, Error> {
     if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(Error::TooLarge { name: name.to_owned(), limit: MAX_DOCUMENT, told: true });
+        return Err(Error::TooLarge { name: name.to_owned(), limit: MAX_DOCUMENT, ours: true });
     }
     serde_json::from_slice(bytes).map_err(|error| bad(name, error.to_string()))
 }

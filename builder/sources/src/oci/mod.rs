@@ -4,7 +4,7 @@ pub(crate) mod document;
 mod store;
 
 use crate::archive::{Compression, Wanted, entries_in, source, unpack};
-use crate::keep::{Devices, Keep, Notes};
+use crate::keep::{Devices, Keep};
 use crate::layers::{Layers, Mode};
 use crate::{Error, Source};
 use ashlar_cache::Cache;
@@ -178,21 +178,23 @@ pub(crate) fn load(
         let (ids, layers) = (config.diff_ids.len(), manifest.layers.len());
         return Err(document::bad(&config_name, format!("it names {ids} layers, the manifest {layers}")));
     }
-    let mut notes = Notes::default();
+    let mut tree = Layers::new(&options.keep);
     let mut left = options.max_unpacked;
-    let mut unpacked = Vec::new();
     let mut layers = Vec::new();
     for (descriptor, diff_id) in manifest.layers.iter().zip(&config.diff_ids) {
         let compression = layer_compression(descriptor, &name)?;
         let layer_name = format!("the layer sha256:{} of {}", descriptor.digest, store.name());
         let _lock = cache.lock(&format!("layer-{diff_id}"), || ())?;
-        let entries = match entries_in(cache, *diff_id, &layer_name, &mut notes)? {
+        let entries = match entries_in(cache, *diff_id, &layer_name, &mut tree.notes)? {
             Some(entries) => entries,
             None => {
                 let wanted = Wanted { packed: descriptor.digest, tar: Some(*diff_id), limit: left };
                 unpack(store.layer(descriptor)?, compression, &layer_name, &wanted, cache)?;
-                store.unpacked(descriptor);
-                entries_in(cache, *diff_id, &layer_name, &mut notes)?
+                // A layer that is not packed is itself the tar that stays.
+                if descriptor.digest != *diff_id {
+                    store.unpacked(descriptor);
+                }
+                entries_in(cache, *diff_id, &layer_name, &mut tree.notes)?
                     .ok_or_else(|| Error::Offline(layer_name.clone()))?
             }
         };
@@ -201,16 +203,13 @@ pub(crate) fn load(
         left = left.checked_sub(size).ok_or_else(|| Error::TooLarge {
             name: format!("the unpacked layers of {}", store.name()),
             limit: options.max_unpacked,
-            told: true,
+            ours: true,
         })?;
-        unpacked.push((layer_name, entries, Arc::new(blob)));
+        tree.apply(entries, &Arc::new(blob), Mode::Layer)
+            .map_err(|why| Error::Archive { name: layer_name, why })?;
         layers.push(Layer { digest: descriptor.digest, size: descriptor.size, diff_id: *diff_id });
     }
-    let mut tree = Layers::new(&options.keep, &mut notes);
-    for (name, entries, blob) in unpacked {
-        tree.apply(entries, &blob, Mode::Layer).map_err(|why| Error::Archive { name, why })?;
-    }
-    let tree = tree.finish();
+    let (tree, notes) = tree.finish();
     Ok(Image {
         source: source(tree, notes),
         config,
@@ -246,7 +245,7 @@ fn layer_compression(layer: &Descriptor, name: &str) -> Result<Compression, Erro
 
 /// Reads a small blob whole and verifies it.
 pub(crate) fn verified(reader: impl Read, descriptor: &Descriptor, name: &str) -> Result<Vec<u8>, Error> {
-    let too_large = |limit, told| Error::TooLarge { name: name.to_owned(), limit, told };
+    let too_large = |limit, ours| Error::TooLarge { name: name.to_owned(), limit, ours };
     if descriptor.size > MAX_DOCUMENT {
         return Err(too_large(MAX_DOCUMENT, true));
     }

@@ -161,7 +161,7 @@ impl Registry {
             let bytes = buffer.get(..length).unwrap_or_default();
             if download.at + length as u64 > size {
                 let _ = std::fs::remove_file(&download.path);
-                return Err(Error::TooLarge { name: name.to_owned(), limit: size, told: false }.into());
+                return Err(Error::TooLarge { name: name.to_owned(), limit: size, ours: false }.into());
             }
             download.file.write_all(bytes).map_err(Error::io("write", &download.path))?;
             download.hash.update(bytes);

@@ -157,8 +157,10 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, Error> {
 /// What went wrong, with what to do where that is known.
 fn explain(error: &ureq::Error) -> String {
     let text = error.to_string();
-    if text.contains("UnknownIssuer") {
-        return format!("its certificate is signed by no CA that is known ({text}); name the CA's file");
+    if text.contains("invalid peer certificate") {
+        return format!(
+            "its certificate cannot be trusted ({text}); name the file of its CA, if it has its own"
+        );
     }
     if text.contains("InvalidContentType") {
         return format!("it does not speak TLS ({text}); if it may be without, say so");

@@ -210,7 +210,7 @@ impl Registry {
                 .read_to_end(&mut bytes)
                 .map_err(|error| Failure::Passing(error.to_string()))?;
             if bytes.len() as u64 > MAX_DOCUMENT {
-                return Err(Error::TooLarge { name: name.clone(), limit: MAX_DOCUMENT, told: true }.into());
+                return Err(Error::TooLarge { name: name.clone(), limit: MAX_DOCUMENT, ours: true }.into());
             }
             let got = Digest::of(&bytes);
             // What the registry says of a tag is no proof, but a difference is an error on the way.
@@ -401,7 +401,7 @@ fn read_document(file: File, name: &str) -> Result<Vec<u8>, Error> {
         .read_to_end(&mut bytes)
         .map_err(|error| document::bad(name, format!("it cannot be read from the cache: {error}")))?;
     if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(Error::TooLarge { name: name.to_owned(), limit: MAX_DOCUMENT, told: true });
+        return Err(Error::TooLarge { name: name.to_owned(), limit: MAX_DOCUMENT, ours: true });
     }
     Ok(bytes)
 }
@@ -425,7 +425,7 @@ impl Store for RemoteStore<'_> {
     fn config(&self, descriptor: &Descriptor) -> Result<Vec<u8>, Error> {
         let name = format!("the configuration sha256:{} of {}", descriptor.digest, self.name());
         if descriptor.size > MAX_DOCUMENT {
-            return Err(Error::TooLarge { name, limit: MAX_DOCUMENT, told: true });
+            return Err(Error::TooLarge { name, limit: MAX_DOCUMENT, ours: true });
         }
         oci::verified(self.registry.blob(self.reference, descriptor, self.cache)?, descriptor, &name)
     }

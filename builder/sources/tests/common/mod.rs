@@ -28,7 +28,10 @@ pub fn run(command: &mut Command, package: &str) -> Option<Output> {
     let child = match command.spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            println!("skipped: {:?} is not installed (Debian package {package})", command.get_program());
+            println!(
+                "skipped: {} is not installed (Debian package {package})",
+                command.get_program().display()
+            );
             return None;
         }
         Err(error) => panic!("{error}"),
@@ -108,6 +111,14 @@ pub fn symlink(name: &str, target: &str) -> Vec<u8> {
 
 pub fn hard_link(name: &str, target: &str) -> Vec<u8> {
     entry(b'1', name, target, b"")
+}
+
+/// A pax header with one record for the entry that follows.
+pub fn pax(key: &str, value: &[u8]) -> Vec<u8> {
+    let rest = key.len() + value.len() + 3;
+    let length = (rest + 1..rest + 9).find(|length| length.to_string().len() + rest == *length).unwrap();
+    let record = [format!("{length} {key}=").as_bytes(), value, b"\n"].concat();
+    entry(b'x', "pax", "", &record)
 }
 
 /// An archive of these entries.
