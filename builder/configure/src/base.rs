@@ -1,7 +1,8 @@
 //! Small files that base packages make in their scripts: base-files, debianutils, libc-bin, systemd, tzdata.
 
 use crate::accounts::Ids;
-use crate::report::Log;
+use crate::report::{Log, State};
+use crate::scripts::Found;
 use crate::{ConfigureError, Step, view};
 use ashlar_tree::{Kind, Metadata, Node, Tree};
 
@@ -158,6 +159,50 @@ fn shells(tree: &mut Tree, time: i64, log: &mut Log) -> Result<(), ConfigureErro
     Ok(())
 }
 
+/// Configuration files that packages put in place with `ucf SOURCE DESTINATION` (ucf(1)): where the destination is
+/// missing, it is a copy of the source.
+pub(crate) fn configuration_files(
+    tree: &mut Tree,
+    found: &mut [Found<'_>],
+    time: i64,
+    log: &mut Log,
+) -> Result<(), ConfigureError> {
+    for found in found.iter_mut().filter(|found| found.at_installation() && found.command.name() == "ucf") {
+        const VALUED: [&str; 3] = ["--sum-file", "--state-dir", "--src-dir"];
+        let Some(arguments) = found.command.arguments() else {
+            found.settle(
+                State::LeftOut,
+                "its arguments are not literal; add the file with the recipe's files",
+            );
+            continue;
+        };
+        let mut before = "";
+        let mut paths = Vec::new();
+        for argument in arguments {
+            if !argument.starts_with('-') && !argument.is_empty() && !VALUED.contains(&before) {
+                paths.push(argument.to_owned());
+            }
+            before = argument;
+        }
+        let [from, to] = &paths[..] else {
+            found.settle(State::LeftOut, "it does not name two files");
+            continue;
+        };
+        if !to.starts_with('/') || view::exists(tree, to) {
+            found.settle(State::NotNeeded, "the file is there");
+            continue;
+        }
+        let Some(bytes) = view::read(tree, from, view::TEXT_MAX)? else {
+            found.settle(State::LeftOut, format!("`{from}` is not in the tree"));
+            continue;
+        };
+        view::write(tree, to, 0o644, time, bytes)?;
+        log.done(Step::ConfigurationFile, to, &[found.package], format!("from {from}"));
+        found.settle(State::Done, "");
+    }
+    Ok(())
+}
+
 /// dpkg's list of installed packages, which scanners read, from the packages' control stanzas.
 pub(crate) fn package_database(
     tree: &mut Tree,
@@ -218,7 +263,11 @@ pub(crate) fn notes(tree: &Tree, log: &mut Log) -> Result<(), ConfigureError> {
         for name in view::names(tree, folder).into_iter().filter(|name| name.ends_with(".conf")) {
             let path = format!("{folder}/{name}");
             let text = view::text(tree, &path)?.unwrap_or_default();
-            let wanted: Vec<&str> = text.lines().filter_map(tmpfiles_directory).collect();
+            let wanted: Vec<&str> = text
+                .lines()
+                .filter_map(tmpfiles_directory)
+                .filter(|directory| !view::is_directory(tree, directory))
+                .collect();
             if !wanted.is_empty() {
                 log.left_out(
                     format!("{path}: {}", wanted.join(", ")),

@@ -77,6 +77,7 @@ pub fn configure(
 
     let ids = accounts::configure(tree, &options.users, &options.groups, &mut found, time, &mut log)?;
     base::configure(tree, &ids, options.time_zone.as_deref(), time, &mut log)?;
+    base::configuration_files(tree, &mut found, time, &mut log)?;
     statoverride::configure(tree, &mut found, &ids, database, time, &mut log)?;
     alternatives::configure(tree, &mut found, database, time, &mut log)?;
     certificates::configure(tree, time, &mut log)?;

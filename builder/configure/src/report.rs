@@ -16,6 +16,8 @@ pub enum Step {
     Certificates,
     /// Small files of the base system (machine-id, nsswitch.conf, shells, localtime …).
     BaseFile,
+    /// A configuration file that `ucf` puts in place.
+    ConfigurationFile,
     /// A missing SONAME link (`ldconfig`).
     LibraryLink,
     /// `/etc/ld.so.cache` (`ldconfig`).

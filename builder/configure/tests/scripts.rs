@@ -275,6 +275,22 @@ fn base_files_are_made_where_their_packages_are() {
     assert!(zone("../../../etc/profile").is_err());
 }
 
+#[test]
+fn ucf_puts_missing_configuration_files_in_place() {
+    let mut tree = merged();
+    put(&mut tree, "/usr/share/a/a.conf", "default\n");
+    put(&mut tree, "/etc/kept.conf", "mine\n");
+    let script = "#!/bin/sh\nucf --three-way --sum-file /usr/share/a/sums /usr/share/a/a.conf /etc/a/a.conf\n\
+        ucf /usr/share/a/a.conf /etc/kept.conf\nucf $NEW /etc/b.conf\nucf /usr/share/none /etc/c.conf\n";
+    let report = configure(&mut tree, &[postinst("a", script)], &Options::default()).unwrap();
+    assert_eq!(
+        (text(&tree, "/etc/a/a.conf"), text(&tree, "/etc/kept.conf")),
+        ("default\n".into(), "mine\n".into())
+    );
+    let states: Vec<State> = report.packages[0].actions.iter().map(|action| action.state).collect();
+    assert_eq!(states, [State::Done, State::NotNeeded, State::LeftOut, State::LeftOut]);
+}
+
 /// Scripts cut anywhere, and with any byte changed, are read to their end.
 #[test]
 fn damaged_scripts_do_no_harm() {

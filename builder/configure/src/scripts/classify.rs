@@ -12,6 +12,9 @@ const REPLACED: [&str; 7] =
 fn reason(kind: Kind) -> &'static str {
     match kind {
         Kind::Accounts | Kind::Alternatives | Kind::StatOverride => "no step here does that",
+        Kind::ConfigurationFiles => {
+            "the configuration file is not put in place; add it with the recipe's files"
+        }
         Kind::Pam => "no PAM profiles are combined; add /etc/pam.d/common-* with the recipe's files",
         Kind::Debconf => "no questions are asked; the defaults of the package's files hold",
         Kind::SystemdUnits => "no systemd runs in the image; start it as a service of the recipe",
@@ -108,6 +111,10 @@ fn kind(found: &Found<'_>) -> Option<(Kind, State)> {
         | "ischroot" | "nscd" | "aa-status" | "update-binfmts" => (Running, NotNeeded),
         "systemd-machine-id-setup" | "dbus-uuidgen" => (Files, Done),
         "setcap" => (Capabilities, LeftOut),
+        "dpkg-trigger" if words.iter().any(|word| word.text.starts_with("update-ca-certificates")) => {
+            (Certificates, Done)
+        }
+        "dpkg-trigger" if words.iter().any(|word| word.text == "ldconfig") => (Ldconfig, Done),
         "dpkg-trigger" => (Trigger, LeftOut),
         "chown" | "chmod" | "chgrp" | "mkdir" | "install" | "ln" | "touch" | "cp" | "mv" | "tee" => {
             (Files, LeftOut)
