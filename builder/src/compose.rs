@@ -1,13 +1,22 @@
 //! Composing the root: what the builder itself puts into the tree, and what it takes out.
 
+use crate::build::HostFiles;
 use crate::error::BuildError;
-use crate::recipe::{Container, File, Recipe};
+use crate::recipe::{Container, Directory, File, Ownership, Recipe, Symlink, cpu_milli};
 use ashlar_boot::modules::Module;
 use ashlar_image::manifest::{
     self, CONTAINERS_DIR, INIT_PATH, MANIFEST_PATH, MODULE_LIST, MODULES_DIR, Manifest,
 };
 use ashlar_tree::{Kind, Metadata, Node, Tree};
-use std::path::Path;
+
+/// The accounts of a root whose packages bring none.
+const ACCOUNTS: [(&str, &str); 2] = [
+    (
+        "/etc/passwd",
+        "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    ),
+    ("/etc/group", "root:x:0:\nnogroup:x:65534:\n"),
+];
 
 /// An empty root with merged `/usr` and the mount points that init needs.
 pub fn skeleton(time: i64) -> Result<Tree, BuildError> {
@@ -70,20 +79,41 @@ pub fn add_modules(tree: &mut Tree, modules: &[Module], time: i64) -> Result<(),
     Ok(())
 }
 
-/// Adds the files of the recipe; sources are relative to `folder`.
-pub fn add_files(tree: &mut Tree, files: &[File], folder: &Path, time: i64) -> Result<(), BuildError> {
+/// Metadata with what the recipe says.
+fn owned(ownership: &Ownership, time: i64) -> Metadata {
+    Metadata { uid: ownership.uid, gid: ownership.gid, ..Metadata::root(ownership.mode, time) }
+}
+
+/// Adds files of the recipe.
+pub fn add_files(
+    tree: &mut Tree,
+    files: &[File],
+    recipe: &Recipe,
+    host: &HostFiles,
+    time: i64,
+) -> Result<(), BuildError> {
     for file in files {
-        let bytes = match (&file.content, &file.source) {
-            (Some(text), _) => text.clone().into_bytes(),
-            (None, Some(source)) => {
-                let path = folder.join(source);
-                std::fs::read(&path)
-                    .map_err(|e| BuildError::input("read the file of the recipe", &path, e))?
-            }
-            (None, None) => Vec::new(),
-        };
-        let mode = file.mode().unwrap_or(0o644);
-        tree.insert(file.path.as_bytes(), Node::file(Metadata::root(mode, time), bytes))?;
+        let ownership = file.ownership().unwrap_or_default();
+        let kind = Kind::File(host.content(recipe, file));
+        tree.insert(file.path.as_bytes(), Node { metadata: owned(&ownership, time), kind })?;
+    }
+    Ok(())
+}
+
+/// Adds directories of the recipe; one that is there gets mode and owner.
+pub fn add_directories(tree: &mut Tree, directories: &[Directory], time: i64) -> Result<(), BuildError> {
+    for directory in directories {
+        let ownership = directory.ownership().unwrap_or_default();
+        tree.insert(directory.path.as_bytes(), Node::directory(owned(&ownership, time)))?;
+    }
+    Ok(())
+}
+
+/// Adds symbolic links of the recipe.
+pub fn add_symlinks(tree: &mut Tree, links: &[Symlink], time: i64) -> Result<(), BuildError> {
+    for link in links {
+        let node = Node::symlink(Metadata::root(0o777, time), link.target.clone());
+        tree.insert(link.path.as_bytes(), node)?;
     }
     Ok(())
 }
@@ -110,9 +140,7 @@ fn container(recipe: &Container, defaults: &ImageDefaults) -> manifest::Containe
         capabilities: recipe.capabilities.clone(),
         network: recipe.network,
         memory_max: recipe.memory.map(|size| size.0),
-        // The recipe was checked: 0.01 to 1024 processors.
-        #[allow(clippy::cast_sign_loss)]
-        cpu_milli: recipe.cpus.map(|cpus| (cpus * 1000.0).round() as u32),
+        cpu_milli: cpu_milli(recipe.cpus),
         pids_max: recipe.pids,
         restart: recipe.restart,
     }
@@ -158,7 +186,7 @@ pub fn add_system(
             .iter()
             .map(|c| (c.recipe.name.clone(), container(c.recipe, &c.defaults)))
             .collect(),
-        services: recipe.services.clone(),
+        services: recipe.services.iter().map(|(name, service)| (name.clone(), service.manifest())).collect(),
     };
     let mut json = serde_json::to_vec_pretty(&manifest)?;
     json.push(b'\n');
@@ -169,8 +197,11 @@ pub fn add_system(
     tree.insert(b"/etc/os-release", Node::symlink(file(0o777), "../usr/lib/os-release"))?;
     tree.insert(b"/etc/resolv.conf", Node::symlink(file(0o777), "../run/ashlar/resolv.conf"))?;
     tree.insert(b"/etc/hostname", Node::file(file(0o644), format!("{}\n", manifest.hostname).into_bytes()))?;
-    tree.insert(b"/etc/passwd", Node::file(file(0o644), *b"root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"))?;
-    tree.insert(b"/etc/group", Node::file(file(0o644), *b"root:x:0:\nnogroup:x:65534:\n"))?;
+    for (path, text) in ACCOUNTS {
+        if tree.get(path.as_bytes()).is_none() {
+            tree.insert(path.as_bytes(), Node::file(file(0o644), text.as_bytes().to_vec()))?;
+        }
+    }
     for c in containers {
         let prefix = format!("{CONTAINERS_DIR}/{}/rootfs", c.recipe.name);
         graft(tree, &prefix, c.tree)?;
@@ -187,6 +218,64 @@ fn graft(tree: &mut Tree, prefix: &str, mut part: Tree) -> Result<(), BuildError
     });
     tree.insert(prefix.as_bytes(), part.root().clone())?;
     Ok(())
+}
+
+/// Puts the kernel's folder of modules from `from` into `tree`.
+pub fn graft_modules(tree: &mut Tree, from: &Tree) -> Result<(), BuildError> {
+    const MODULES: &[u8] = b"/usr/lib/modules";
+    if let Some(node) = from.get(MODULES) {
+        tree.insert(MODULES, node.clone())?;
+    }
+    Ok(())
+}
+
+/// Lays `source` over `tree` at `into`: directories are joined, everything else is replaced.
+pub fn overlay(tree: &mut Tree, into: &str, source: &Tree) -> Result<(), BuildError> {
+    let base = into.trim_end_matches('/').as_bytes();
+    overlay_node(tree, base, base, source.root())
+}
+
+fn overlay_node(tree: &mut Tree, base: &[u8], path: &[u8], node: &Node) -> Result<(), BuildError> {
+    let Some(entries) = node.entries() else {
+        let mut node = node.clone();
+        if let Kind::HardLink(target) = &mut node.kind {
+            target.splice(0..0, base.iter().copied());
+        }
+        tree.insert(path, node)?;
+        return Ok(());
+    };
+    if !path.is_empty() {
+        tree.insert(path, Node::directory(node.metadata.clone()))?;
+    }
+    for (name, child) in entries {
+        overlay_node(tree, base, &[path, b"/", name].concat(), child)?;
+    }
+    Ok(())
+}
+
+/// The recipe's users.
+pub fn users(recipe: &Recipe) -> Vec<ashlar_configure::User> {
+    let one = |user: &crate::recipe::User| ashlar_configure::User {
+        name: user.name.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        comment: user.description.clone().unwrap_or_default(),
+        home: user.home.clone(),
+        shell: user.shell.clone(),
+        groups: user.groups.clone(),
+        password_hash: user.password_hash.clone(),
+    };
+    recipe.users.iter().map(one).collect()
+}
+
+/// The recipe's groups.
+pub fn groups(recipe: &Recipe) -> Vec<ashlar_configure::Group> {
+    let one = |group: &crate::recipe::Group| ashlar_configure::Group {
+        name: group.name.clone(),
+        gid: group.gid,
+        members: group.members.clone(),
+    };
+    recipe.groups.iter().map(one).collect()
 }
 
 /// Makes every time the image's time, so that package times and the order of builds do not matter.

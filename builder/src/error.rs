@@ -15,6 +15,8 @@ pub mod exit {
     pub const OUTPUT: u8 = 5;
     /// A virtual machine did not start or did not come up.
     pub const MACHINE: u8 = 6;
+    /// The lint has found an error, or two releases that should be the same are not.
+    pub const FINDING: u8 = 7;
 }
 
 /// Why a build failed.
@@ -71,6 +73,9 @@ pub enum BuildError {
     /// Packages cannot be had.
     #[error(transparent)]
     Packages(#[from] ashlar_debian::Error),
+    /// The cache cannot be used.
+    #[error(transparent)]
+    Cache(#[from] ashlar_cache::CacheError),
     /// Keys cannot be used.
     #[error(transparent)]
     Keys(#[from] ashlar_keys::KeyError),
@@ -156,6 +161,53 @@ pub enum BuildError {
         /// What is wrong.
         why: String,
     },
+    /// A file of the build host changed while the build read it.
+    #[error("`{}` was changed during the build", .0.display())]
+    #[diagnostic(help("build again when nothing writes to it any more"))]
+    ChangedMeanwhile(PathBuf),
+    /// The folder is no unsigned release.
+    #[error("`{}` does not describe an unsigned release: {why}", path.display())]
+    #[diagnostic(help("make one with `ashlar build --unsigned`, with the same version of this program"))]
+    NotUnsigned {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// What maintainer scripts would have done cannot be done.
+    #[error(transparent)]
+    Configure(#[from] ashlar_configure::ConfigureError),
+    /// The lint has found what should not be signed.
+    #[error("the lint has found {errors} error(s); nothing was signed\n\n{findings}")]
+    #[diagnostic(help(
+        "`ashlar lint --explain RULE` says more of each; what is meant to be so is allowed in the recipe, with the reason"
+    ))]
+    Lint {
+        /// How many.
+        errors: usize,
+        /// The report.
+        findings: String,
+    },
+    /// Two releases cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] ashlar_compare::CompareError),
+    /// The lint cannot run.
+    #[error(transparent)]
+    Linter(#[from] ashlar_lint::LintError),
+    /// A signature is missing from what is to be attached.
+    #[error("the signature of the key `{0}` is missing")]
+    #[diagnostic(help("sign with `ashlar sign` where that key is, and give the file with `--signatures`"))]
+    Unsigned(String),
+    /// Nothing can be asked on the terminal.
+    #[error("cannot ask on the terminal: {0}")]
+    Terminal(std::io::Error),
+    /// A release lacks a signature or a key.
+    #[error("the release is not signed as a release is: `{0}` is missing or cannot be read")]
+    #[diagnostic(help("give the folder that `ashlar build` or `ashlar attach` has written"))]
+    NotSigned(String),
+    /// A bill of materials cannot be made.
+    #[error(transparent)]
+    Sbom(#[from] ashlar_sbom::SbomError),
     /// A part of the image is larger than its partition.
     #[error("the {part} needs {} but its partition has {}", crate::recipe::human(*needed), crate::recipe::human(*available))]
     #[diagnostic(help(
@@ -169,10 +221,12 @@ pub enum BuildError {
         /// Bytes of the partition.
         available: u64,
     },
-    /// An OCI layout cannot be used.
+    /// A directory, an archive or an image cannot be used.
     #[error(transparent)]
-    #[diagnostic(transparent)]
-    Oci(#[from] crate::oci::OciError),
+    Source(#[from] ashlar_sources::Error),
+    /// A hash in the recipe is none.
+    #[error("`{0}` is no SHA-256: write it as 64 hexadecimal digits")]
+    BadDigest(String),
     /// A JSON file cannot be made.
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -193,7 +247,8 @@ impl BuildError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Recipe(_)
-            | Self::Oci(_)
+            | Self::Source(_)
+            | Self::BadDigest(_)
             | Self::Tree(_)
             | Self::NoInit { .. }
             | Self::BadInit { .. }
@@ -202,6 +257,13 @@ impl BuildError {
             | Self::Input { .. }
             | Self::NotForwarded(_)
             | Self::NoPhase
+            | Self::ChangedMeanwhile(_)
+            | Self::NotUnsigned { .. }
+            | Self::NotSigned(_)
+            | Self::Configure(_)
+            | Self::Linter(_)
+            | Self::Compare(_)
+            | Self::Sbom(_)
             | Self::Kernel(_)
             | Self::Modules(_)
             | Self::UkiWrite(_)
@@ -209,10 +271,12 @@ impl BuildError {
             | Self::Pe(_)
             | Self::Predict(_) => exit::INPUT,
             Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
-            Self::Keys(_) => exit::KEYS,
+            Self::Lint { .. } => exit::FINDING,
+            Self::Keys(_) | Self::Unsigned(_) | Self::Terminal(_) => exit::KEYS,
             Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } | Self::Interrupted => exit::MACHINE,
             Self::OutputInTheWay(_)
             | Self::Io { .. }
+            | Self::Cache(_)
             | Self::TooLarge { .. }
             | Self::Erofs(_)
             | Self::Verity(_)

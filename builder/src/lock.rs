@@ -4,14 +4,16 @@
 //! a lock file which fits its recipe takes exactly those packages and does not ask the mirror's index.
 
 use crate::error::BuildError;
-use crate::recipe::Recipe;
-use ashlar_debian::Locked;
+use crate::recipe::{Recipe, Timestamp};
+use ashlar_debian::{Index, Locked};
+use ashlar_image::digest::Digest;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Dependencies of kernel packages that only their maintainer scripts use: the builder makes the initramfs and
 /// lists the modules itself, and of the package with the stub one file is taken.
@@ -31,17 +33,49 @@ const KERNEL_EXCLUDED: [&str; 7] = [
 pub struct Lock {
     /// Version of the format.
     pub format: u32,
-    /// The suite that the packages were chosen from.
-    pub suite: String,
-    /// Its components.
-    pub components: Vec<String>,
-    /// Date of the suite's index, seconds since 1970; the image's build time where the recipe gives none.
+    /// Date of the newest index, seconds since 1970; the image's build time where the recipe gives none.
     pub index_date: i64,
-    /// SHA-256 of the signed index (`InRelease`).
-    pub index_sha256: String,
+    /// SHA-256 of the recipe's priorities and pins, if it has any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub preferences: String,
+    /// The suites that the packages were chosen from.
+    #[serde(rename = "index")]
+    pub indexes: Vec<LockedIndex>,
+    /// Images of registries.
+    #[serde(default, rename = "image", skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<LockedImage>,
     /// The parts of the image.
     #[serde(rename = "part")]
     pub parts: Vec<Part>,
+}
+
+/// A suite at one time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedIndex {
+    /// The suite.
+    pub suite: String,
+    /// Its components.
+    pub components: Vec<String>,
+    /// The snapshot that was asked for, as `20261101T000000Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
+    /// Date of its index, seconds since 1970.
+    pub date: i64,
+    /// SHA-256 of the signed index (`InRelease`).
+    pub sha256: String,
+}
+
+/// An image of a registry that a container is made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedImage {
+    /// The container.
+    pub container: String,
+    /// As the recipe names it.
+    pub named: String,
+    /// What that came to.
+    pub image: ashlar_sources::Locked,
 }
 
 /// The packages of one part of the image.
@@ -80,6 +114,17 @@ pub fn requests(recipe: &Recipe) -> Vec<Part> {
     parts
 }
 
+/// What of the recipe decides between candidates, as a hash; empty where it says nothing.
+fn preferences(recipe: &Recipe) -> Result<String, BuildError> {
+    let debian = &recipe.debian;
+    let priorities: Vec<Option<i32>> = debian.sources.iter().map(|source| source.priority).collect();
+    if debian.pins.is_empty() && debian.local.is_empty() && priorities.iter().all(Option::is_none) {
+        return Ok(String::new());
+    }
+    let text = serde_json::to_string(&(&debian.pins, &debian.local, priorities))?;
+    Ok(Digest::of(text).to_string())
+}
+
 /// Where the lock file of a recipe lies: beside it, ending in `.lock`.
 pub fn beside(recipe: &Path) -> PathBuf {
     recipe.with_extension("lock")
@@ -101,23 +146,63 @@ impl Lock {
         Ok(Some(lock))
     }
 
-    /// A lock of `parts`, whose packages were chosen from an index of this date and hash.
-    pub fn new(recipe: &Recipe, index_date: i64, index_sha256: String, parts: Vec<Part>) -> Self {
-        Self {
+    /// A lock of `parts`, whose packages were chosen from `index`.
+    pub fn new(
+        recipe: &Recipe,
+        index: &Index,
+        images: Vec<LockedImage>,
+        parts: Vec<Part>,
+    ) -> Result<Self, BuildError> {
+        let suites = recipe.debian.suites();
+        let locked = suites.into_iter().zip(&index.sources).map(|(suite, source)| LockedIndex {
+            suite: suite.suite,
+            components: suite.components.unwrap_or_default(),
+            snapshot: recipe.debian.snapshot.map(Timestamp::basic),
+            date: source.date,
+            sha256: source.in_release_sha256.clone(),
+        });
+        Ok(Self {
             format: FORMAT,
-            suite: recipe.debian.suite.clone(),
-            components: recipe.debian.components.clone(),
-            index_date,
-            index_sha256,
+            index_date: index.date,
+            preferences: preferences(recipe)?,
+            indexes: locked.collect(),
+            images,
             parts,
-        }
+        })
     }
 
     /// Why this lock is not one of `recipe`; none when it fits.
-    pub fn misfit(&self, recipe: &Recipe) -> Option<String> {
-        if self.suite != recipe.debian.suite || self.components != recipe.debian.components {
-            return Some(format!("it was made for `{} {}`", self.suite, self.components.join(" ")));
+    pub fn misfit(&self, recipe: &Recipe) -> Result<Option<String>, BuildError> {
+        let snapshot = recipe.debian.snapshot.map(Timestamp::basic);
+        let suites: Vec<(String, Vec<String>)> = recipe
+            .debian
+            .suites()
+            .into_iter()
+            .map(|suite| (suite.suite, suite.components.unwrap_or_default()))
+            .collect();
+        let mut locked = self.indexes.iter().map(|index| (&index.suite, &index.components));
+        if !suites.iter().map(|(suite, components)| (suite, components)).eq(&mut locked) {
+            return Ok(Some("it was made for other suites or components".into()));
         }
+        if self.indexes.iter().any(|index| index.snapshot != snapshot) {
+            return Ok(Some("it was made for another snapshot".into()));
+        }
+        if self.preferences != preferences(recipe)? {
+            return Ok(Some("it was made with other priorities or pins".into()));
+        }
+        let images: Vec<(&str, &str)> = recipe
+            .containers
+            .iter()
+            .filter_map(|container| Some((container.name.as_str(), container.oci.as_deref()?)))
+            .collect();
+        let known = self.images.iter().map(|image| (image.container.as_str(), image.named.as_str()));
+        if !images.into_iter().eq(known) {
+            return Ok(Some("it was made for other images of registries".into()));
+        }
+        Ok(self.parts_misfit(recipe))
+    }
+
+    fn parts_misfit(&self, recipe: &Recipe) -> Option<String> {
         let wanted = requests(recipe);
         for part in &wanted {
             match self.parts.iter().find(|locked| locked.name == part.name) {
@@ -133,6 +218,24 @@ impl Lock {
         }
         let gone = self.parts.iter().find(|locked| wanted.iter().all(|part| part.name != locked.name));
         gone.map(|part| format!("it has a part `{}` that the recipe has not", part.name))
+    }
+
+    /// The packages of a part; none when there is no such part.
+    pub fn part(&self, name: &str) -> &[Locked] {
+        let found = self.parts.iter().find(|part| part.name == name);
+        found.map_or(&[], |part| part.packages.as_slice())
+    }
+
+    /// SHA-256 of each suite's signed index.
+    pub fn indexes(&self) -> Result<BTreeMap<String, Digest>, BuildError> {
+        let one = |index: &LockedIndex| {
+            let sha256 = index.sha256.parse().map_err(|_| BuildError::BadLock {
+                path: PathBuf::from("image.lock"),
+                why: format!("the hash of the index of `{}` is no SHA-256", index.suite),
+            })?;
+            Ok((index.suite.clone(), sha256))
+        };
+        self.indexes.iter().map(one).collect()
     }
 
     /// Writes the file whole or not at all.
@@ -176,13 +279,41 @@ mod tests {
             sha256: "00".repeat(32),
             size: 7,
             path: "pool/main/c/crun/crun_1.21-1_amd64.deb".into(),
+            origin: ashlar_debian::Origin::First,
         });
-        let lock = Lock::new(&one, 1_700_000_000, "11".repeat(32), parts);
+        let lock = Lock {
+            format: FORMAT,
+            index_date: 1_700_000_000,
+            preferences: String::new(),
+            indexes: vec![LockedIndex {
+                suite: "trixie".into(),
+                components: vec!["main".into()],
+                snapshot: None,
+                date: 1_700_000_000,
+                sha256: "11".repeat(32),
+            }],
+            images: Vec::new(),
+            parts,
+        };
         lock.save(&path).unwrap();
         let read = Lock::load(&path).unwrap().unwrap();
         assert_eq!(read, lock);
-        assert_eq!(read.misfit(&one), None);
-        assert!(read.misfit(&recipe("\"crun\", \"tzdata\"")).unwrap().contains("`root`"));
+        assert_eq!(read.misfit(&one).unwrap(), None);
+        let misfit = |recipe: &Recipe| read.misfit(recipe).unwrap().unwrap();
+        assert!(misfit(&recipe("\"crun\", \"tzdata\"")).contains("`root`"));
+        let with = |debian: &str| {
+            let text = format!(
+                "[image]\nid = \"a\"\nversion = \"1\"\n[root]\npackages = [\"crun\"]\n[kernel]\ninitramfs-modules = []\n{debian}"
+            );
+            Recipe::parse("image.toml", &text).unwrap()
+        };
+        assert!(misfit(&with("[[debian.source]]\nsuite = \"trixie-security\"\n")).contains("other suites"));
+        assert!(
+            misfit(&with("[[debian.pin]]\npackages = [\"crun\"]\npriority = 1\nversion = \"1*\"\n"))
+                .contains("pins")
+        );
+        let snapshot = "[debian]\nsnapshot = 2026-11-01T00:00:00Z\nsnapshot-mirror = \"x/{timestamp}\"\n";
+        assert!(misfit(&with(snapshot)).contains("another snapshot"));
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl Output {
         Ok(Self { target: target.to_owned(), folder })
     }
 
+    /// The folder while it is being filled.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Path of a file of the output while it is being filled.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -1,23 +1,40 @@
-//! Showing how far a long task is: a bar on a terminal, plain lines elsewhere.
+//! Showing how far a long task is: bars on a terminal, plain lines elsewhere.
 
 use crate::recipe::human;
 use ashlar_debian::Progress;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::{Mutex, PoisonError};
 
+/// Gives each task that runs beside others a progress of its own.
+pub trait Progresses: Sync {
+    /// The progress of one task.
+    fn part(&self) -> Box<dyn Progress>;
+}
+
 /// The way that fits standard error.
-pub fn for_stderr() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() { Box::new(Bar::default()) } else { Box::new(Lines) }
+pub fn for_stderr() -> Box<dyn Progresses> {
+    if std::io::stderr().is_terminal() { Box::new(Bars(MultiProgress::new())) } else { Box::new(Plain) }
+}
+
+/// Bars, one below the other.
+struct Bars(MultiProgress);
+
+impl Progresses for Bars {
+    fn part(&self) -> Box<dyn Progress> {
+        Box::new(Bar { all: self.0.clone(), own: Mutex::new(None) })
+    }
 }
 
 /// A bar that vanishes when its task is done.
-#[derive(Default)]
-struct Bar(Mutex<Option<ProgressBar>>);
+struct Bar {
+    all: MultiProgress,
+    own: Mutex<Option<ProgressBar>>,
+}
 
 impl Bar {
     fn with(&self, change: impl FnOnce(&mut Option<ProgressBar>)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.own.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -28,30 +45,37 @@ impl Progress for Bar {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
         let bar = ProgressBar::new(total_bytes).with_style(style).with_message(what.to_owned());
-        self.with(|slot| *slot = Some(bar));
+        let bar = self.all.add(bar);
+        self.with(|own| *own = Some(bar));
     }
 
     fn advance(&self, bytes: u64) {
-        self.with(|slot| {
-            if let Some(bar) = slot {
+        self.with(|own| {
+            if let Some(bar) = own {
                 bar.inc(bytes);
             }
         });
     }
 
     fn end(&self) {
-        self.with(|slot| {
-            if let Some(bar) = slot.take() {
+        self.with(|own| {
+            if let Some(bar) = own.take() {
                 bar.finish_and_clear();
             }
         });
     }
 
     fn note(&self, text: &str) {
-        self.with(|slot| match slot {
-            Some(bar) => bar.suspend(|| eprintln!("note: {text}")),
-            None => eprintln!("note: {text}"),
-        });
+        self.all.suspend(|| eprintln!("note: {text}"));
+    }
+}
+
+/// Plain lines.
+struct Plain;
+
+impl Progresses for Plain {
+    fn part(&self) -> Box<dyn Progress> {
+        Box::new(Lines)
     }
 }
 

@@ -31,8 +31,7 @@ pub struct Allow {
 pub fn check_allows(allow: &[Allow]) -> Result<(), LintError> {
     for allow in allow {
         if rules::rule(&allow.rule).is_none() {
-            let nearest = rules::nearest(&allow.rule).map(str::to_owned);
-            return Err(LintError::UnknownRule { name: allow.rule.clone(), nearest });
+            return Err(LintError::unknown_rule(&allow.rule));
         }
         if allow.reason.split_whitespace().filter(|word| word.chars().any(char::is_alphanumeric)).count() < 2
         {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LintError {
     /// An allowance names a rule that does not exist.
-    #[error("lint.allow: there is no rule `{name}`{}; `ashlar lint --rules` lists them", did_you_mean(.nearest.as_deref()))]
+    #[error("there is no lint rule `{name}`{}; `ashlar lint --rules` lists them", did_you_mean(.nearest.as_deref()))]
     UnknownRule {
         /// The name that was given.
         name: String,
@@ -64,6 +64,14 @@ pub enum LintError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl LintError {
+    /// There is no rule of this name.
+    pub fn unknown_rule(name: &str) -> Self {
+        let nearest = crate::rules::nearest(name).map(str::to_owned);
+        Self::UnknownRule { name: name.to_owned(), nearest }
+    }
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

@@ -6,6 +6,7 @@ use crate::copyright::Declared;
 use ashlar_image::digest::Digest;
 use ashlar_image::release::Release;
 use packageurl::PackageUrl;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a release consists of.
@@ -28,7 +29,7 @@ pub struct Bill<'a> {
 }
 
 /// A Debian package in one part of the image, from a suite or a local file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DebianPackage {
     /// `root`, `kernel` or `container NAME`, as in `release.json`.
     pub part: String,
@@ -59,7 +60,7 @@ pub struct DebianPackage {
 }
 
 /// A container of the image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     /// Name in the recipe.
     pub name: String,
@@ -68,7 +69,7 @@ pub struct Container {
 }
 
 /// Where a container's files come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// Debian packages of the part `container NAME`.
     Packages,
@@ -82,7 +83,7 @@ pub enum Origin {
 }
 
 /// Files that are neither from a Debian package nor from an OCI image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherSource {
     /// The part that it went to: `root` or `container NAME`.
     pub part: String,
@@ -95,7 +96,7 @@ pub struct OtherSource {
 }
 
 /// Kinds of other sources.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SourceKind {
     /// A folder of the build host.
     Directory,

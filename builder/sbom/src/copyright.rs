@@ -5,6 +5,7 @@ use crate::SbomError;
 use crate::control::{field, paragraphs, synopsis};
 use crate::license::{All, Extracted, common_licenses, expression, names, reference};
 use ashlar_tree::{Kind, Tree};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest file that is read, in bytes; the longest in Debian 13's main archive are below a third of it. Of a longer
@@ -12,14 +13,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const MAX_COPYRIGHT: usize = 4 << 20;
 
 /// What a package says about its licence.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Declared {
     /// A valid SPDX expression; none when nothing is known (`NOASSERTION`).
     pub expression: Option<String>,
     /// The licences of the expression without an SPDX identifier, by their `LicenseRef-…`.
     pub extracted: BTreeMap<String, Extracted>,
     /// What of `/usr/share/common-licenses` a free text refers to: a hint for people, no identifier.
-    pub mentions: BTreeSet<&'static str>,
+    pub mentions: BTreeSet<String>,
     /// Whether the file was in the machine-readable format.
     pub machine_readable: bool,
 }
@@ -64,7 +65,12 @@ pub fn parse(text: &str) -> Declared {
     }
     let mut extracted = BTreeMap::new();
     let id = reference("copyright-file", text, &mut extracted);
-    Declared { expression: Some(id), extracted, mentions: common_licenses(text), machine_readable: false }
+    Declared {
+        expression: Some(id),
+        extracted,
+        mentions: common_licenses(text).into_iter().map(str::to_owned).collect(),
+        machine_readable: false,
+    }
 }
 
 /// The expression over all paragraphs with files; none when they say nothing that is a valid expression.
@@ -145,7 +151,7 @@ mod tests {
         let (id, extracted) = declared.extracted.iter().next().unwrap();
         assert_eq!(declared.expression.as_ref(), Some(id));
         assert_eq!(extracted.text, text.trim_end());
-        assert_eq!(declared.mentions.iter().collect::<Vec<_>>(), [&"GPL-2.0"]);
+        assert_eq!(declared.mentions.iter().collect::<Vec<_>>(), ["GPL-2.0"]);
         assert_eq!(parse("  \n").expression, None);
         // A header alone says nothing about any file; what is there is quoted.
         let header = parse("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n");

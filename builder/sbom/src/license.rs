@@ -8,7 +8,7 @@ use ashlar_image::digest::Digest;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A licence that SPDX has no identifier for, or that was not recognised.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Extracted {
     /// What the package calls it.
     pub name: String,

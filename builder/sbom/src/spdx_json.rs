@@ -134,7 +134,7 @@ fn package(component: &Component<'_>, id: &str, builder: &str) -> Package {
     };
     let facts: Vec<String> = component.facts.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let comments = deb.filter(|p| !p.declared.mentions.is_empty()).map(|p| {
-        let mentions: Vec<&str> = p.declared.mentions.iter().copied().collect();
+        let mentions: Vec<&str> = p.declared.mentions.iter().map(String::as_str).collect();
         format!("The copyright file is free text and refers to {}.", mentions.join(", "))
     });
     let mut checksums = Vec::new();

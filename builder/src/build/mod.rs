@@ -1,72 +1,98 @@
-//! Recipe to release: the stages in order. Each stage reads what the one before has made; nothing appears at the
-//! output before all of them are done.
+//! Recipe to release.
+//!
+//! The stages are a graph (`crate::graph`): packages are fetched, kernel and modules taken, the tree composed, linted
+//! and written, the initramfs packed; then what must be signed is signed, and the disk, the prediction and the bills of
+//! materials follow. Stages whose inputs did not change since an earlier build are not run again (`crate::store`).
+//! Nothing appears at the output before all of them are done.
 
-mod boot;
+mod assemble;
 mod disk;
 mod init;
+mod inputs;
+mod kernel;
+mod lint;
+pub mod materials;
+mod parts;
+mod recorded;
 mod root;
+mod secure_boot;
+mod trees;
+mod uki;
+mod verify;
 
 use crate::error::BuildError;
-use crate::identity::Identity;
+use crate::graph::Graph;
 use crate::lock::{self, Lock};
 use crate::os_release;
-use crate::output::{Output, RELEASE_FILE};
+use crate::output::Output;
 use crate::packages::{LockPolicy, Source};
+use crate::progress::Progresses;
 use crate::recipe::Recipe;
-use crate::timings::Timings;
-use ashlar_debian::{Cache, Package, Progress};
+use crate::store::Store;
+use crate::timings::{self, Timings};
+use ashlar_cache::Cache;
+use ashlar_debian::Package;
 use ashlar_image::digest::Digest;
-use ashlar_image::release::{self, Artifact, Release};
-use ashlar_keys::KeyFolder;
-use ashlar_measured_boot::predict::{self, Site};
+use ashlar_image::release::{self, Release};
+use ashlar_keys::offline::{About, Recorder, SignatureSet, SigningRequest};
+use ashlar_keys::{KeyError, KeyFolder, Role};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use assemble::{SECURE_BOOT_DIR, UKI_FILE, assemble};
 pub use disk::{DISK_FILE, ESP_FILE};
-pub use root::{ROOT_FILE, VERITY_FILE};
+pub use inputs::HostFiles;
+pub use lint::LintOutcome;
+pub use parts::{Facts, Parts, ROOT_FILE, UKI_DIR, UNSIGNED_FILE, VERITY_FILE};
+pub use secure_boot::SecureBoot;
+pub use uki::UkiSigners;
+pub use verify::verify;
 
-/// Name of the signed UKI in a release's folder.
-pub const UKI_FILE: &str = "uki.efi";
-/// Folder of a release with what the owner enrols in a machine's firmware.
-pub const SECURE_BOOT_DIR: &str = "secure-boot";
-
-/// What to build, from what, to where.
+/// What to build and from what.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The recipe.
     pub recipe: PathBuf,
+    /// The profiles of the recipe that are chosen, in this order.
+    pub profiles: Vec<String>,
     /// The lock file; beside the recipe otherwise.
     pub lock: Option<PathBuf>,
     /// How the lock file is treated.
     pub lock_policy: LockPolicy,
-    /// Folder of keys.
-    pub keys: PathBuf,
-    /// Folder of the release.
-    pub output: PathBuf,
     /// Where packages come from.
     pub source: Source,
     /// The init program; looked for beside this program otherwise.
     pub init: Option<PathBuf>,
+    /// How many stages may run at once.
+    pub jobs: usize,
 }
 
 /// A finished build.
 #[derive(Debug)]
 pub struct Built {
-    /// What was built.
-    pub release: Release,
+    /// What was built; none when it waits for its signatures.
+    pub release: Option<Release>,
     /// Where the time went.
-    pub timings: Timings,
+    pub timings: timings::Report,
     /// The lock file, if it was written anew.
     pub lock_written: Option<PathBuf>,
     /// What a person may want to know: paths to remove that were not there, modules that the kernel has built in.
     pub notes: Vec<String>,
+    /// What the lint has found; none when it ran before.
+    pub lint: Option<LintOutcome>,
 }
 
-/// The digest and size of a finished file of the output.
-fn artifact(output: &Output, file: &str) -> Result<Artifact, BuildError> {
-    let path = output.path(file);
-    let (sha256, size) = crate::output::digest(&path)?;
-    Ok(Artifact { file: file.to_owned(), size, sha256 })
+/// What the stages share.
+pub(crate) struct Build<'a> {
+    recipe: &'a Recipe,
+    lock: &'a Lock,
+    files: &'a HostFiles,
+    trees: &'a trees::Trees,
+    init: &'a [u8],
+    time: i64,
+    os_release: &'a str,
+    store: &'a Store<'a>,
+    output: &'a Output,
 }
 
 /// Writes a file of the output.
@@ -80,87 +106,22 @@ fn part<'a>(packages: &'a BTreeMap<String, Vec<Package>>, name: &str) -> &'a [Pa
     packages.get(name).map_or(&[], Vec::as_slice)
 }
 
-/// Builds.
-pub fn build(options: &Options, progress: &dyn Progress) -> Result<Built, BuildError> {
-    let mut timings = Timings::default();
-    let mut notes = Vec::new();
-    // What can be wrong without a byte being fetched comes first.
-    let recipe = Recipe::load(&options.recipe)?;
-    let keys = KeyFolder::open(&options.keys)?;
-    let init = init::load(options.init.as_deref())?;
-    let output = Output::begin(&options.output)?;
-    let cache = Cache::open(&options.source.cache)?;
-    let lock_path = options.lock.clone().unwrap_or_else(|| lock::beside(&options.recipe));
-
-    let (lock, new_lock) = timings
-        .run("resolve", || options.source.lock(&recipe, &lock_path, options.lock_policy, &cache, progress))?;
-    let packages = timings.run("fetch", || options.source.fetch(&recipe, &lock, &cache, progress))?;
-    let time = recipe.image.build_time.map_or(lock.index_date, |time| time.0);
-    let identity = Identity::new(&recipe.image.id);
-    let sizes = recipe.partitions.sizes();
-    let os_release = os_release::text(&recipe.image);
-
-    let kernel = timings.run("modules", || boot::kernel(part(&packages, "kernel"), &recipe, &mut notes))?;
-    let tree = timings.run("compose", || {
-        root::compose(&recipe, &options.recipe, &packages, &kernel, &init, &os_release, time, &mut notes)
-    })?;
-    let plan = root::plan(&tree, &identity, &sizes, time)?;
-    timings.run("erofs", || root::write(&plan, &output))?;
-    let verity = timings.run("verity", || root::verity(&plan, &output, &identity))?;
-    let initramfs = timings.run("initramfs", || boot::initramfs(&init, &kernel, time))?;
-    let uki =
-        timings.run("uki", || boot::uki(&kernel, &recipe, &verity, &os_release, &initramfs, &keys, time))?;
-    write(&output, UKI_FILE, &uki)?;
-    timings.run("disk", || disk::write(&output, &uki, &identity, &sizes, time))?;
-    timings.run("keys", || secure_boot(&output, &keys, &options.keys))?;
-
-    let release = timings.run("release", || {
-        release(&output, &recipe, &lock, &keys, &kernel.version, &uki, verity.root_hash, &init, time)
-    })?;
-    let mut json = serde_json::to_vec_pretty(&release)?;
-    json.push(b'\n');
-    write(&output, RELEASE_FILE, &json)?;
-    // The lock file goes first: a release without the lock that it was built from could not be built again.
-    if new_lock {
-        lock.save(&lock_path)?;
-    }
-    output.finish()?;
-    Ok(Built { release, timings, lock_written: new_lock.then_some(lock_path), notes })
+/// Adds the packages of a part to a tree.
+fn unpack(tree: &mut ashlar_tree::Tree, packages: &[Package]) -> Result<(), BuildError> {
+    Ok(ashlar_debian::compose(packages, tree)?)
 }
 
-/// What the firmware must know to start this release, beside the release.
-fn secure_boot(output: &Output, keys: &KeyFolder, folder: &Path) -> Result<(), BuildError> {
-    let directory = output.path(SECURE_BOOT_DIR);
-    std::fs::create_dir(&directory).map_err(|e| BuildError::io("create", &directory, e))?;
-    let variables = keys.secure_boot();
-    for (name, list) in [("PK", &variables.pk), ("KEK", &variables.kek), ("db", &variables.db)] {
-        write(output, &format!("{SECURE_BOOT_DIR}/{name}.esl"), list)?;
-        let signed = folder.join(format!("{name}.auth"));
-        let bytes =
-            std::fs::read(&signed).map_err(|e| BuildError::input("read the signed variable", &signed, e))?;
-        write(output, &format!("{SECURE_BOOT_DIR}/{name}.auth"), &bytes)?;
-    }
-    let certificate = ashlar_keys::certificate::pem(keys.db().certificate_der())?;
-    write(output, &format!("{SECURE_BOOT_DIR}/db.crt"), certificate.as_bytes())
+/// The hash of a package file.
+fn package_digest(locked: &ashlar_debian::Locked) -> Result<Digest, BuildError> {
+    locked.sha256.parse().map_err(|_| BuildError::BadLock {
+        path: PathBuf::from("image.lock"),
+        why: format!("the hash of `{}` is no SHA-256", locked.name),
+    })
 }
 
-/// Measures what was built.
-#[allow(clippy::too_many_arguments)] // each is one fact of the release
-fn release(
-    output: &Output,
-    recipe: &Recipe,
-    lock: &Lock,
-    keys: &KeyFolder,
-    kernel_version: &str,
-    uki: &[u8],
-    root_hash: Digest,
-    init: &[u8],
-    time: i64,
-) -> Result<Release, BuildError> {
-    let variables = keys.secure_boot();
-    let authority = keys.db_authority();
-    let pcrs = predict::predict(uki, &Site { variables: &variables, authority: &authority })?;
-    let mut packages: Vec<release::Package> = Vec::new();
+/// Every package of a lock, sorted.
+fn package_list(lock: &Lock) -> Result<Vec<release::Package>, BuildError> {
+    let mut packages = Vec::new();
     for part in &lock.parts {
         for package in &part.packages {
             packages.push(release::Package {
@@ -168,39 +129,369 @@ fn release(
                 name: package.name.clone(),
                 version: package.version.clone(),
                 architecture: package.architecture.clone(),
-                sha256: package.sha256.parse().map_err(|_| BuildError::BadLock {
-                    path: PathBuf::from("image.lock"),
-                    why: format!("the hash of `{}` is no SHA-256", package.name),
-                })?,
+                sha256: package_digest(package)?,
             });
         }
     }
     packages.sort();
-    let disk = output.path(DISK_FILE);
-    let disk_size = std::fs::metadata(&disk).map_err(|e| BuildError::io("read the size of", &disk, e))?.len();
-    Ok(Release {
-        format: release::FORMAT,
+    Ok(packages)
+}
+
+/// What the first half of a build has come to.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The release before it is signed.
+    pub parts: Parts,
+    /// The lock file, if it differs from what lies there.
+    new_lock: Option<(Lock, PathBuf)>,
+    /// What a person may want to know.
+    pub notes: Vec<String>,
+    /// What the lint has found.
+    pub lint: LintOutcome,
+}
+
+/// What the graph has come to.
+struct Staged {
+    parts: Parts,
+    notes: Vec<String>,
+    lint: LintOutcome,
+}
+
+impl Prepared {
+    /// Refuses to go on to signing when the lint has found an error.
+    fn signable(&self) -> Result<(), BuildError> {
+        match self.lint.errors {
+            0 => Ok(()),
+            errors => Err(BuildError::Lint { errors, findings: self.lint.text.clone() }),
+        }
+    }
+
+    /// Writes the lock file if it is new: a release without the lock that it was built from could not be built again.
+    fn save_lock(&self) -> Result<Option<PathBuf>, BuildError> {
+        match &self.new_lock {
+            Some((lock, path)) => lock.save(path).map(|()| Some(path.clone())),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Runs the stages that need no key; root and verity tree are written to `output`.
+///
+/// `pcr_public_key` is the key of the PCR policy, in PEM; it is part of the UKI.
+pub fn prepare(
+    options: &Options,
+    output: &Output,
+    timings: &Timings,
+    progress: &dyn Progresses,
+) -> Result<Prepared, BuildError> {
+    let notes = progress.part();
+    let recipe = Recipe::load(&options.recipe, &options.profiles)?;
+    ashlar_lint::check_allows(&lint::allowances(&recipe))?;
+    let init = init::load(options.init.as_deref())?;
+    let cache = Cache::open(&options.source.cache)?;
+    let lock_path = options.lock.clone().unwrap_or_else(|| lock::beside(&options.recipe));
+    let (lock, new_lock) = timings.run("resolve", || {
+        options.source.lock(&recipe, &options.recipe, &lock_path, options.lock_policy, &cache, notes.as_ref())
+    })?;
+    let (files, trees) = timings.run("inputs", || {
+        Ok::<_, BuildError>((
+            HostFiles::read(&recipe)?,
+            trees::Trees::read(&recipe, &lock, &options.source, &cache)?,
+        ))
+    })?;
+    let store = Store::new(&cache, notes.as_ref())?;
+    let time = recipe.image.build_time.map_or(lock.index_date, |time| time.0);
+    let os_release = os_release::text(&recipe.image);
+    let build = Build {
+        recipe: &recipe,
+        lock: &lock,
+        files: &files,
+        trees: &trees,
+        init: &init,
+        time,
+        os_release: &os_release,
+        store: &store,
+        output,
+    };
+    let staged = stages(&build, options, &cache, timings, progress)?;
+    files.unchanged()?;
+    trees.unchanged()?;
+    let Staged { parts, notes, lint } = staged;
+    Ok(Prepared { parts, new_lock: new_lock.then_some((lock, lock_path)), notes, lint })
+}
+
+/// The graph of the stages that need no key.
+fn stages(
+    build: &Build<'_>,
+    options: &Options,
+    cache: &Cache,
+    timings: &Timings,
+    progress: &dyn Progresses,
+) -> Result<Staged, BuildError> {
+    let (recipe, lock, store) = (build.recipe, build.lock, build.store);
+    let kernel_packages = lock.part("kernel");
+    let kernel_inputs = || kernel::Inputs::new(recipe, kernel_packages);
+    let kernel_key = store.key("kernel", &kernel_inputs())?;
+    let init = Digest::of(build.init);
+    let initramfs_inputs = kernel::InitramfsInputs { kernel: kernel_inputs(), init, time: build.time };
+    let initramfs_key = store.key("initramfs", &initramfs_inputs)?;
+    let licences_key = store.key("licences", &lock.parts)?;
+    let root_inputs = root::Inputs::new(build, kernel_inputs(), init);
+    let root_key = store.key("root", &root_inputs)?;
+    let lint_key = store.key("lint", &lint::Inputs::new(build, options, &root_inputs))?;
+
+    let others: &[&str] = &lock
+        .parts
+        .iter()
+        .map(|part| part.name.as_str())
+        .filter(|name| *name != "kernel")
+        .collect::<Vec<_>>();
+    let fetch = &|names: &[&str]| {
+        let progress = progress.part();
+        options.source.fetch(recipe, &options.recipe, lock, names, cache, progress.as_ref())
+    };
+    let keys = (&kernel_key, &initramfs_key, &licences_key, &root_key, &lint_key);
+    let (kernel_key, initramfs_key, licences_key, root_key, lint_key) = keys;
+
+    let mut graph = Graph::default();
+    let fetched_kernel = graph.stage("fetch kernel", &[], move |_| fetch(&["kernel"]));
+    let fetched = graph.stage("fetch", &[], move |_| fetch(others));
+    let kernel = graph.kept_stage(
+        "kernel",
+        &[fetched_kernel.id()],
+        move || kernel::restore(store, kernel_key),
+        move |results| {
+            let kernel = kernel::take(part(results.get(fetched_kernel), "kernel"), recipe)?;
+            kernel::keep(&kernel, store, kernel_key)?;
+            Ok(kernel)
+        },
+    );
+    let initramfs = graph.kept_stage(
+        "initramfs",
+        &[kernel.id()],
+        move || kernel::restore_initramfs(store, initramfs_key),
+        move |results| kernel::initramfs(build, results.get(kernel), initramfs_key),
+    );
+    let licences = graph.kept_stage(
+        "licences",
+        &[fetched_kernel.id(), fetched.id()],
+        move || materials::restore(store, licences_key),
+        move |results| {
+            let all = results.get(fetched_kernel).iter().chain(results.get(fetched));
+            let all: Vec<(&str, &[Package])> =
+                all.map(|(name, packages)| (name.as_str(), packages.as_slice())).collect();
+            materials::packages(build, &all, licences_key)
+        },
+    );
+    let mut tree_needs = vec![fetched.id(), kernel.id()];
+    if recipe.root.all_modules {
+        tree_needs.push(fetched_kernel.id());
+    }
+    let tree = graph.stage("compose", &tree_needs, move |results| {
+        let all = recipe.root.all_modules.then(|| part(results.get(fetched_kernel), "kernel"));
+        root::compose(build, results.get(fetched), results.get(kernel), all)
+    });
+    let root = graph.kept_stage(
+        "root",
+        &[tree.id()],
+        move || root::restore(build, root_key),
+        move |results| root::write(build, results.get(tree), root_key),
+    );
+    let linted = graph.kept_stage(
+        "lint",
+        &[tree.id(), root.id(), kernel.id(), initramfs.id()],
+        move || lint::restore(store, lint_key),
+        move |results| {
+            let subject = lint::Subject {
+                tree: &results.get(tree).tree,
+                root: results.get(root),
+                kernel: results.get(kernel),
+                initramfs: results.get::<Vec<u8>>(initramfs),
+            };
+            lint::run(build, &subject, options, lint_key)
+        },
+    );
+    let wanted = [kernel.id(), initramfs.id(), licences.id(), root.id(), linted.id()];
+    let results = graph.run(&wanted, options.jobs, timings)?;
+
+    let (kernel, root) = (results.get(kernel), results.get(root));
+    let mut configured = serde_json::to_vec_pretty(&root.configured)?;
+    configured.push(b'\n');
+    write(build.output, root::REPORT_FILE, &configured)?;
+    let mut notes = root.notes.clone();
+    notes.extend(build.trees.notes().cloned());
+    if !kernel.built_in.is_empty() {
+        notes.push(format!("built into the kernel, so no modules: {}", kernel.built_in.join(", ")));
+    }
+    let words: Vec<&str> = recipe.kernel.cmdline.split_ascii_whitespace().collect();
+    let (containers, sources) = materials::origins(build);
+    let facts = Facts {
+        format: Facts::FORMAT,
         image_id: recipe.image.id.clone(),
         image_version: recipe.image.version.clone(),
         security_version: recipe.image.security_version,
-        build_time: time,
-        kernel: kernel_version.to_owned(),
+        build_time: build.time,
+        kernel: kernel.version.clone(),
         partition_sizes: recipe.partitions.sizes(),
-        slot: release::SlotArtifacts {
-            esp: artifact(output, ESP_FILE)?,
-            root: artifact(output, ROOT_FILE)?,
-            verity: artifact(output, VERITY_FILE)?,
+        root: root.image.clone(),
+        verity: root.verity.clone(),
+        root_hash: root.opened_by.root_hash,
+        init,
+        packages: package_list(lock)?,
+        os_release: build.os_release.to_owned(),
+        cmdline: format!("{} {}", words.join(" "), root.opened_by).trim_start().to_owned(),
+        materials: materials::Materials {
+            indexes: lock.indexes()?,
+            packages: results.get(licences).clone(),
+            containers,
+            sources,
+            recipe: materials::recipe_digest(recipe),
+            profiles: recipe.profiles.clone(),
         },
-        disk: release::DiskImage { file: DISK_FILE.to_owned(), size: disk_size },
-        root_hash,
-        uki: boot::describe(uki, artifact(output, UKI_FILE)?)?,
-        pcrs,
-        init: Digest::of(init),
-        packages,
+    };
+    let parts = Parts {
+        facts,
+        stub: kernel.stub.clone(),
+        kernel: kernel.image.clone(),
+        initramfs: results.get(initramfs).clone(),
+    };
+    Ok(Staged { parts, notes, lint: results.get(linted).clone() })
+}
+
+/// Builds a release with keys that are at hand.
+pub fn build(
+    options: &Options,
+    keys: &KeyFolder,
+    target: &Path,
+    progress: &dyn Progresses,
+) -> Result<Built, BuildError> {
+    let timings = Timings::start();
+    // A key that is missing is said before anything is built.
+    keys.require(&[Role::Db, Role::Pcr])?;
+    let secure_boot = SecureBoot::from_keys(keys)?;
+    let output = Output::begin(target)?;
+    let prepared = prepare(options, &output, &timings, progress)?;
+    prepared.signable()?;
+    let signers = UkiSigners { db: keys.db(), pcr: keys.pcr(), verify: true };
+    let release = assemble(&prepared.parts, &output, signers, &secure_boot, options.jobs, &timings)?;
+    let lock_written = prepared.save_lock()?;
+    output.finish()?;
+    Ok(Built {
+        release: Some(release),
+        timings: timings.report(),
+        lock_written,
+        notes: prepared.notes,
+        lint: Some(prepared.lint),
     })
 }
 
-/// Adds the packages of a part to a tree.
-fn unpack(tree: &mut ashlar_tree::Tree, packages: &[Package]) -> Result<(), BuildError> {
-    Ok(ashlar_debian::compose(packages, tree)?)
+/// Builds all but what needs a key, for signing elsewhere. Only public halves of keys are read.
+pub fn build_unsigned(
+    options: &Options,
+    keys: &KeyFolder,
+    target: &Path,
+    progress: &dyn Progresses,
+) -> Result<Built, BuildError> {
+    let timings = Timings::start();
+    let secure_boot = SecureBoot::from_keys(keys)?;
+    let output = Output::begin(target)?;
+    let prepared = prepare(options, &output, &timings, progress)?;
+    prepared.signable()?;
+    prepared.parts.save(&output)?;
+    assemble::enrolment(&output, &secure_boot)?;
+    public_halves(keys, &output)?;
+    let lock_written = prepared.save_lock()?;
+    output.finish()?;
+    Ok(Built {
+        release: None,
+        timings: timings.report(),
+        lock_written,
+        notes: prepared.notes,
+        lint: Some(prepared.lint),
+    })
+}
+
+/// Folder of an unsigned release with the public halves of its keys.
+pub const KEYS_DIR: &str = "keys";
+
+/// Puts the public halves of all keys beside an unsigned release: what finishes it later must be the same owner's.
+fn public_halves(keys: &KeyFolder, output: &Output) -> Result<(), BuildError> {
+    let folder = output.path(KEYS_DIR);
+    std::fs::create_dir(&folder).map_err(|e| BuildError::io("create", &folder, e))?;
+    let fail = |e| BuildError::input("read the key folder", keys.path(), e);
+    for entry in std::fs::read_dir(keys.path()).map_err(fail)? {
+        let name = entry.map_err(fail)?.file_name().to_string_lossy().into_owned();
+        if [".crt", ".pub", ".esl", ".auth", ".guid"].iter().any(|ending| name.ends_with(ending)) {
+            let bytes = std::fs::read(keys.path().join(&name)).map_err(fail)?;
+            write(output, &format!("{KEYS_DIR}/{name}"), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// Signs an unsigned release with those keys of `roles`, where `answers` do not have the signature already. What
+/// was asked for and what signed it come back; `true` when nothing is missing.
+pub fn sign(
+    parts: &Parts,
+    keys: &KeyFolder,
+    roles: &[Role],
+    answers: SignatureSet,
+) -> Result<(SigningRequest, SignatureSet, bool), BuildError> {
+    let recorder = Recorder::new(answers);
+    let recording = keys.answering(&recorder, roles)?;
+    let result = uki::sign(parts, UkiSigners { db: recording.db(), pcr: recording.pcr(), verify: true });
+    let about = About {
+        image_id: parts.facts.image_id.clone(),
+        image_version: parts.facts.image_version.clone(),
+        root_hash: Some(parts.facts.root_hash),
+        cmdline: Some(parts.facts.cmdline.clone()),
+    };
+    let complete = match result {
+        Ok(_) => true,
+        Err(BuildError::Keys(KeyError::Unanswered(_))) => false,
+        Err(error) => return Err(error),
+    };
+    Ok((recorder.request(about), recorder.answers(), complete))
+}
+
+/// Makes a release from an unsigned one and its signatures: the same bytes as if it had been signed at once.
+pub fn attach(folder: &Path, answers: SignatureSet, target: &Path, jobs: usize) -> Result<Built, BuildError> {
+    let timings = Timings::start();
+    let parts = Parts::load(folder)?;
+    let keys = KeyFolder::open(&folder.join(KEYS_DIR))?.replaying(answers)?;
+    let secure_boot = SecureBoot::from_keys(&keys)?;
+    let output = Output::begin(target)?;
+    for artifact in [&parts.facts.root, &parts.facts.verity] {
+        let (from, to) = (folder.join(&artifact.file), output.path(&artifact.file));
+        std::fs::copy(&from, &to).map_err(|e| BuildError::input("copy", &from, e))?;
+        let (sha256, size) = crate::output::digest(&to)?;
+        if (sha256, size) != (artifact.sha256, artifact.size) {
+            let why = format!("`{}` is not the file that it describes", artifact.file);
+            return Err(BuildError::NotUnsigned { path: from, why });
+        }
+    }
+    let signers = UkiSigners { db: keys.db(), pcr: keys.pcr(), verify: true };
+    let release = assemble(&parts, &output, signers, &secure_boot, jobs, &timings)?;
+    output.finish()?;
+    Ok(Built {
+        release: Some(release),
+        timings: timings.report(),
+        lock_written: None,
+        notes: Vec::new(),
+        lint: None,
+    })
+}
+
+/// Composes and lints, in a temporary folder; nothing is signed and nothing stays.
+pub fn lint(options: &Options, progress: &dyn Progresses) -> Result<LintOutcome, BuildError> {
+    let timings = Timings::start();
+    let folder = temporary_folder()?;
+    let output = Output::begin(&folder.path().join("linted"))?;
+    Ok(prepare(options, &output, &timings, progress)?.lint)
+}
+
+/// A folder that is gone when it is dropped.
+fn temporary_folder() -> Result<tempfile::TempDir, BuildError> {
+    let fail = |e| BuildError::io("create a temporary folder in", &std::env::temp_dir(), e);
+    tempfile::Builder::new().prefix("ashlar-").tempdir().map_err(fail)
 }

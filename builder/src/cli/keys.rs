@@ -1,21 +1,89 @@
-//! `ashlar keys`
+//! `ashlar keys`, and how every command finds its keys.
 
 use super::{print, print_json};
 use crate::error::BuildError;
 use ashlar_image::digest::Digest;
-use ashlar_keys::{KeyFolder, NewKeys, Signer};
+use ashlar_keys::access::Secret;
+use ashlar_keys::places::TokenPlace;
+use ashlar_keys::{Access, Home, Homes, KeyFolder, NewKeys, Role, SecretSource};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where the keys are.
+#[derive(Debug, Args)]
+pub(super) struct Where {
+    /// Folder of keys, as `ashlar keys new` makes it; `keys.toml` in it tells of keys on tokens and in TPMs
+    #[arg(long, value_name = "DIR")]
+    keys: PathBuf,
+}
+
+/// Asks on the terminal; off one, nobody is asked.
+fn access() -> Access {
+    if !std::io::stdin().is_terminal() {
+        return Access::unattended();
+    }
+    Access::asking(|question| rpassword::prompt_password(format!("{question}: ")).map(Secret::new))
+}
+
+impl Where {
+    /// Reads the public halves; a private one is opened when it signs.
+    pub(super) fn open(&self) -> Result<KeyFolder, BuildError> {
+        Ok(KeyFolder::open_with(&self.keys, &access())?)
+    }
+}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
     /// Make a folder with all keys of an owner: firmware (PK, KEK, db), PCR policy, channel, configuration
     New(New),
-    /// Tell whose keys a folder holds
+    /// Tell whose keys a folder holds and where their private halves are
     Show(Show),
+    /// Put the private half of a key from its file on a token
+    Import(Import),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// The folder
+    directory: PathBuf,
+    /// The key: PK, KEK, db, pcr, channel or configuration
+    role: Role,
+    /// The token
+    #[arg(long, value_name = "URI")]
+    pkcs11: String,
+    /// PKCS#11 module of the token
+    #[arg(long, value_name = "FILE")]
+    module: Option<PathBuf>,
+    /// File with the token's PIN, which is asked for otherwise
+    #[arg(long, value_name = "FILE")]
+    pin_file: Option<PathBuf>,
+}
+
+impl Import {
+    fn run(self) -> Result<ExitCode, BuildError> {
+        let access = access();
+        let keys = KeyFolder::open_with(&self.directory, &access)?;
+        let place = TokenPlace {
+            uri: self.pkcs11.parse()?,
+            module: self.module,
+            pin: self.pin_file.map_or(SecretSource::Ask, SecretSource::File),
+        };
+        let place = ashlar_keys::pkcs11::import(&place, self.role, &keys.pkcs8(self.role)?, &access)?;
+        print(&format!(
+            "the key is on the token\nnext: add this line to `{d}/keys.toml`, try `ashlar keys show {d}`, and take \
+             `{d}/{role}.key` away\n{line}\n",
+            d = self.directory.display(),
+            role = self.role,
+            line = ashlar_keys::places::token_line(self.role, &place).trim_end()
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -28,6 +96,24 @@ pub(super) struct New {
     /// Years until the certificates expire; firmware does not look at it, other tools do
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     years: u32,
+    /// Encrypt the private halves with a passphrase, which is asked for
+    #[arg(long)]
+    encrypt: bool,
+    /// Encrypt them with the passphrase in the first line of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "encrypt")]
+    passphrase_file: Option<PathBuf>,
+    /// Make the keys on the token that this PKCS#11 URI names
+    #[arg(long, value_name = "URI", conflicts_with_all = ["encrypt", "passphrase_file"])]
+    pkcs11: Option<String>,
+    /// PKCS#11 module of the token
+    #[arg(long, value_name = "FILE", requires = "pkcs11")]
+    module: Option<PathBuf>,
+    /// File with the token's PIN, which is asked for otherwise
+    #[arg(long, value_name = "FILE", requires = "pkcs11")]
+    pin_file: Option<PathBuf>,
+    /// Only these keys on the token, the others in files; may be given more than once
+    #[arg(long, value_name = "ROLE", requires = "pkcs11")]
+    on_token: Vec<Role>,
 }
 
 #[derive(Debug, Args)]
@@ -39,53 +125,106 @@ pub(super) struct Show {
     json: bool,
 }
 
+/// One key of a folder.
+#[derive(Serialize)]
+struct ShownKey {
+    /// SHA-256 of its `SubjectPublicKeyInfo`.
+    key_sha256: Digest,
+    /// SHA-256 of its certificate.
+    certificate_sha256: Option<Digest>,
+    private: String,
+}
+
 /// What is public of a key folder.
 #[derive(Serialize)]
 struct Shown {
     owner_guid: String,
-    pk_sha256: Digest,
-    kek_sha256: Digest,
-    db_sha256: Digest,
-    pcr_policy_key_sha256: Digest,
+    keys: BTreeMap<&'static str, ShownKey>,
+}
+
+impl New {
+    /// Where the private halves go.
+    fn homes(&self) -> Result<Homes, BuildError> {
+        if let Some(uri) = &self.pkcs11 {
+            let roles = if self.on_token.is_empty() { Role::ALL.to_vec() } else { self.on_token.clone() };
+            let place = TokenPlace {
+                uri: uri.parse()?,
+                module: self.module.clone(),
+                pin: self.pin_file.clone().map_or(SecretSource::Ask, SecretSource::File),
+            };
+            return Ok(roles.into_iter().map(|role| (role, Home::Token(Box::new(place.clone())))).collect());
+        }
+        let passphrase = match &self.passphrase_file {
+            Some(file) => Some(Secret::read(file)?),
+            None if self.encrypt => Some(ask_twice()?),
+            None => None,
+        };
+        let home = Home::File { passphrase };
+        Ok(Role::ALL.into_iter().map(|role| (role, home.clone())).collect())
+    }
+
+    fn run(self) -> Result<ExitCode, BuildError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let not_before = i64::try_from(now).unwrap_or(0);
+        let homes = self.homes()?;
+        let new = NewKeys { owner_name: self.name, not_before, years: self.years };
+        KeyFolder::create_in(&self.directory, &new, &homes, &access())?;
+        print(&format!(
+            "made keys in `{d}`\nKeep `PK.key` and `KEK.key` off line: they are needed only to change the \
+             keys in the firmware.\nnext: ashlar build RECIPE --keys {d} -o out\n",
+            d = self.directory.display()
+        ));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// A new passphrase, asked for twice so that a slip of the fingers is noticed.
+fn ask_twice() -> Result<Secret, BuildError> {
+    let ask = |text: &str| rpassword::prompt_password(text).map_err(BuildError::Terminal);
+    let (one, two) = (ask("new passphrase: ")?, ask("the same again: ")?);
+    if one != two || one.is_empty() {
+        return Err(BuildError::Terminal(std::io::Error::other("the two are not the same, or empty")));
+    }
+    Ok(Secret::new(one))
+}
+
+impl Show {
+    fn run(self) -> Result<ExitCode, BuildError> {
+        let keys = KeyFolder::open_with(&self.directory, &access())?;
+        let mut shown = Shown { owner_guid: keys.owner().to_string(), keys: BTreeMap::new() };
+        for role in Role::ALL {
+            let certificate = match role {
+                Role::Pk => Some(keys.pk()),
+                Role::Kek => Some(keys.kek()),
+                Role::Db => Some(keys.db()),
+                _ => None,
+            };
+            let key = ShownKey {
+                key_sha256: keys.fingerprint(role)?,
+                certificate_sha256: certificate.map(|key| Digest::of(key.certificate_der())),
+                private: keys.place(role).to_string(),
+            };
+            shown.keys.insert(role.name(), key);
+        }
+        if self.json {
+            print_json(&shown)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let mut text = format!("owner          {}\n", shown.owner_guid);
+        for (name, key) in &shown.keys {
+            let _ = writeln!(text, "{name:<14} {}  {}", key.key_sha256, key.private);
+        }
+        print(&text);
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 impl Keys {
     pub(super) fn run(self) -> Result<ExitCode, BuildError> {
         match self {
-            Self::New(new) => {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-                let not_before = i64::try_from(now).unwrap_or(0);
-                let keys = NewKeys { owner_name: new.name, not_before, years: new.years };
-                KeyFolder::create(&new.directory, &keys)?;
-                print(&format!(
-                    "made keys in `{d}`\nKeep `PK.key` and `KEK.key` off line: they are needed only to change the \
-                     keys in the firmware.\nnext: ashlar build RECIPE --keys {d} -o out\n",
-                    d = new.directory.display()
-                ));
-            }
-            Self::Show(show) => {
-                let keys = KeyFolder::open(&show.directory)?;
-                let shown = Shown {
-                    owner_guid: keys.owner().to_string(),
-                    pk_sha256: Digest::of(keys.pk().certificate_der()),
-                    kek_sha256: Digest::of(keys.kek().certificate_der()),
-                    db_sha256: Digest::of(keys.db().certificate_der()),
-                    pcr_policy_key_sha256: Digest::of(keys.pcr().public_key().pkcs1_der()?),
-                };
-                if show.json {
-                    print_json(&shown)?;
-                } else {
-                    print(&format!(
-                        "owner        {}\nPK           {}\nKEK          {}\ndb           {}\nPCR policy   {}\n",
-                        shown.owner_guid,
-                        shown.pk_sha256,
-                        shown.kek_sha256,
-                        shown.db_sha256,
-                        shown.pcr_policy_key_sha256
-                    ));
-                }
-            }
+            Self::New(new) => new.run(),
+            Self::Show(show) => show.run(),
+            Self::Import(import) => import.run(),
         }
-        Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,10 +1,15 @@
 //! The command line.
 
 mod build;
+mod cache;
+mod compare;
 mod generate;
 mod inspect;
 mod keys;
+mod lint;
+mod new;
 mod qemu;
+mod sign;
 
 use crate::error::BuildError;
 use clap::{Parser, Subcommand};
@@ -21,19 +26,36 @@ pub struct Arguments {
 /// The exit codes for `--help`; they are those of [`crate::error::exit`].
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 an argument, the recipe or an input file is wrong · 3 packages cannot be had · \
      4 keys are missing or wrong · 5 the result cannot be written · 6 a virtual machine failed, or measured \
-     something else than predicted";
+     something else than predicted · 7 the lint found an error, or two releases differ";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make and look at keys
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Write a first recipe
+    Init(new::Init),
     /// Build a release from a recipe
     Build(build::Build),
+    /// Look for what should not be in an image, without signing
+    Lint(lint::Lint),
+    /// Sign what `ashlar build --unsigned` has written, where the keys are
+    Sign(sign::Sign),
+    /// Make a release from an unsigned one and its signatures
+    Attach(sign::Attach),
+    /// Build a release again from its recipe and compare, byte for byte
+    VerifyRelease(compare::VerifyRelease),
+    /// Tell what changed from one release to another
+    Diff(compare::Diff),
+    /// Look at the cache of packages and stages, and make room in it
+    #[command(subcommand)]
+    Cache(cache::Cache),
     /// Tell what a file is and what is in it
     Inspect(inspect::Inspect),
     /// Start a release in a virtual machine with Secure Boot and a TPM
     Qemu(qemu::Qemu),
+    /// Print the JSON schema of recipes, for editors
+    Schema,
     /// Print shell completions
     Completions(generate::Completions),
     /// Write manual pages
@@ -45,6 +67,14 @@ pub fn run() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Keys(keys) => keys.run(),
         Command::Build(build) => build.run(),
+        Command::Init(init) => init.run(),
+        Command::Lint(lint) => lint.run(),
+        Command::VerifyRelease(verify) => verify.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Schema => print_json(&crate::recipe::schema()).map(|()| ExitCode::SUCCESS),
+        Command::Sign(sign) => sign.run(),
+        Command::Attach(attach) => attach.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Qemu(qemu) => qemu.run(),
         Command::Completions(completions) => {

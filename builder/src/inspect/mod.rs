@@ -62,7 +62,7 @@ pub enum InspectError {
 }
 
 /// Reads up to `limit` bytes of a file, and fails when there are more.
-fn read_whole(path: &Path, limit: u64, kind: &'static str) -> Result<Vec<u8>, BuildError> {
+pub(crate) fn read_whole(path: &Path, limit: u64, kind: &'static str) -> Result<Vec<u8>, BuildError> {
     let fail = |e| BuildError::input("read", path, e);
     let mut bytes = Vec::new();
     File::open(path).map_err(fail)?.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;

@@ -1,5 +1,6 @@
 //! Errors of a recipe, with the line that they are about.
 
+use super::texts::Texts;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use std::path::PathBuf;
 
@@ -14,6 +15,15 @@ pub enum RecipeError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A profile that the recipe has not was asked for.
+    #[error("the recipe has no profile `{name}`; it has: {known}")]
+    #[diagnostic(help("add `[profile.{name}]` to the recipe, or choose another with `--profile`"))]
+    Profile {
+        /// The name.
+        name: String,
+        /// Those that it has.
+        known: String,
     },
     /// The text is not TOML or has a key or a type that the recipe does not know.
     #[error("{file}, line {line}, column {column}: {message}")]
@@ -47,7 +57,7 @@ fn position(text: &str, offset: usize) -> (usize, usize) {
 }
 
 impl RecipeError {
-    fn at(
+    pub(super) fn at(
         file: &str,
         text: &str,
         span: std::ops::Range<usize>,
@@ -66,8 +76,8 @@ impl RecipeError {
         }
     }
 
-    /// From an error of the TOML reader.
-    pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> Self {
+    /// From an error of the TOML reader, whose places count from `start`.
+    pub(super) fn syntax(texts: &Texts, start: usize, error: &toml::de::Error) -> Self {
         let message = error.message().to_owned();
         // serde names the unknown key first and then those that it knows, each between backquotes.
         let mut quoted = message.split('`').skip(1).step_by(2);
@@ -77,13 +87,8 @@ impl RecipeError {
             }
             _ => None,
         };
-        Self::at(file, text, error.span().unwrap_or(0..0), message.clone(), help)
-    }
-
-    /// A value that is wrong though its type is right; points at the first place where it stands.
-    pub(super) fn value(file: &str, text: &str, needle: &str, message: String) -> Self {
-        let start = text.find(needle).unwrap_or(0);
-        Self::at(file, text, start..start + needle.len(), message, None)
+        let span = error.span().unwrap_or(0..0);
+        texts.error(start + span.start..start + span.end, message.clone(), help)
     }
 }
 

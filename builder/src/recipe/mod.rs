@@ -1,21 +1,35 @@
 //! The recipe: what a person writes to say what an image is.
 
+mod check;
+mod container;
+mod debian;
 mod error;
+mod files;
+mod merge;
+mod schema;
 mod size;
+mod texts;
 mod time;
 
+pub use container::{Container, Service, cpu_milli};
+pub use debian::{Debian, Pin, Suite};
 pub use error::{RecipeError, nearest};
+pub use files::{Directory, File, Group, HostPath, Ownership, Source, Symlink, User};
+pub use schema::schema;
 pub use size::{ByteSize, human};
+pub use texts::Texts;
 pub use time::Timestamp;
 
-use ashlar_image::layout::{MIB, Sizes};
-use ashlar_image::manifest::{ContainerNetwork, Restart};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use ashlar_image::layout::Sizes;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::DeTable;
 
 /// A whole recipe.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Recipe {
     /// What the image is called.
@@ -36,14 +50,38 @@ pub struct Recipe {
     pub containers: Vec<Container>,
     /// Other programs that init supervises.
     #[serde(default, rename = "service")]
-    pub services: BTreeMap<String, ashlar_image::manifest::Service>,
+    pub services: BTreeMap<String, Service>,
+    /// Trees to lay over the root.
+    #[serde(default, rename = "source")]
+    pub sources: Vec<Source>,
     /// Files to add to the root.
     #[serde(default, rename = "file")]
     pub files: Vec<File>,
+    /// Directories to add to the root.
+    #[serde(default, rename = "directory")]
+    pub directories: Vec<Directory>,
+    /// Symbolic links to add to the root.
+    #[serde(default, rename = "symlink")]
+    pub symlinks: Vec<Symlink>,
+    /// Users of the root.
+    #[serde(default, rename = "user")]
+    pub users: Vec<User>,
+    /// Groups of the root.
+    #[serde(default, rename = "group")]
+    pub groups: Vec<Group>,
+    /// What the lint allows.
+    #[serde(default)]
+    pub lint: Lint,
+    /// The files that it was read from.
+    #[serde(skip)]
+    pub texts: Texts,
+    /// The profiles that were chosen.
+    #[serde(skip)]
+    pub profiles: Vec<String>,
 }
 
 /// `[image]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Image {
     /// `IMAGE_ID` in os-release: lower-case letters, digits, `-`, `_` and `.`.
@@ -65,26 +103,8 @@ fn one() -> u64 {
     1
 }
 
-/// `[debian]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Debian {
-    /// Suite.
-    pub suite: String,
-    /// Components of the suite.
-    pub components: Vec<String>,
-    /// Mirror; from the build host's apt sources otherwise.
-    pub mirror: Option<String>,
-}
-
-impl Default for Debian {
-    fn default() -> Self {
-        Self { suite: "trixie".into(), components: vec!["main".into()], mirror: None }
-    }
-}
-
 /// `[root]`
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Root {
     /// Packages; dependencies come with them.
@@ -93,10 +113,59 @@ pub struct Root {
     pub exclude_packages: Vec<String>,
     /// Paths to leave out, with all below them.
     pub remove: Vec<String>,
+    /// How files are compressed: `none`, `lz4` (the default), `lz4hc` or `zstd`.
+    pub compression: Compression,
+    /// Level of `lz4hc` (3 to 12) and `zstd` (1 to 22).
+    pub compression_level: Option<u32>,
+    /// Largest compressed piece: a power of two from `4KiB` to `1MiB`; `64KiB` unless given.
+    pub cluster_size: Option<ByteSize>,
+    /// Write dpkg's status file, by which scanners find out what is installed.
+    pub package_database: bool,
+    /// Keep all modules of the kernel with their index, for programs that load modules by themselves.
+    pub all_modules: bool,
+}
+
+/// How the files of the root are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Not.
+    None,
+    /// LZ4: fast to write and to read.
+    #[default]
+    Lz4,
+    /// LZ4 with more search: smaller, as fast to read.
+    Lz4hc,
+    /// Zstandard: smallest; the kernel must have `CONFIG_EROFS_FS_ZIP_ZSTD` (Linux 6.10).
+    Zstd,
+}
+
+/// `[lint]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Lint {
+    /// Findings that are as they should be.
+    pub allow: Vec<Allow>,
+    /// The smallest slot that machines in the field have, where it is smaller than `[partitions]`.
+    pub smallest_slot: Option<Partitions>,
+}
+
+/// `[[lint.allow]]`
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Allow {
+    /// Name of the rule (`ashlar lint --rules`).
+    pub rule: String,
+    /// Glob of the paths that it is allowed for; everywhere otherwise.
+    pub path: Option<String>,
+    /// Only in this part: `root`, `kernel`, `image` or `container NAME`.
+    pub part: Option<String>,
+    /// Why it is right, for the next person.
+    pub reason: String,
 }
 
 /// `[kernel]`
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Kernel {
     /// Kernel package.
@@ -124,7 +193,7 @@ fn default_stub() -> String {
 }
 
 /// `[partitions]`
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Partitions {
     /// Each EFI system partition.
@@ -151,225 +220,64 @@ impl Partitions {
     }
 }
 
-/// `[[file]]` and `[[container.file]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct File {
-    /// Absolute path in the image.
-    pub path: String,
-    /// Its content as text, or:
-    pub content: Option<String>,
-    /// a file on the build host, relative to the recipe.
-    pub source: Option<PathBuf>,
-    /// Mode as an octal string; `0644` unless given.
-    pub mode: Option<String>,
-}
-
-/// `[[container]]`
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Container {
-    /// Name: lower-case letters, digits, `-`, `_`.
-    pub name: String,
-    /// Packages of its root file system, or:
-    #[serde(default)]
-    pub packages: Vec<String>,
-    /// an OCI image layout directory, relative to the recipe.
-    pub oci_layout: Option<PathBuf>,
-    /// Packages that count as installed though they are not.
-    #[serde(default)]
-    pub exclude_packages: Vec<String>,
-    /// Paths of its root file system to leave out, with all below them.
-    #[serde(default)]
-    pub remove: Vec<String>,
-    /// Program and arguments; from the image's configuration otherwise.
-    #[serde(default)]
-    pub command: Vec<String>,
-    /// Environment.
-    #[serde(default)]
-    pub environment: BTreeMap<String, String>,
-    /// Working directory.
-    pub working_directory: Option<String>,
-    /// User id.
-    #[serde(default)]
-    pub uid: u32,
-    /// Group id.
-    #[serde(default)]
-    pub gid: u32,
-    /// Capabilities kept.
-    #[serde(default)]
-    pub capabilities: Vec<String>,
-    /// Network.
-    #[serde(default)]
-    pub network: ContainerNetwork,
-    /// Memory limit.
-    pub memory: Option<ByteSize>,
-    /// Processor limit in processors: `0.5`.
-    pub cpus: Option<f64>,
-    /// Limit of the number of processes.
-    pub pids: Option<u32>,
-    /// When it is started again.
-    #[serde(default)]
-    pub restart: Restart,
-    /// Files to add to its root file system.
-    #[serde(default, rename = "file")]
-    pub files: Vec<File>,
-}
-
-/// Whether a name can be part of a path, a cgroup and an os-release value.
-fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
-        && !name.starts_with(['.', '-'])
-}
-
 impl Recipe {
-    /// Reads the recipe at `path`.
+    /// Reads the recipe at `path`, what it extends and the profiles of these names.
     ///
     /// # Errors
     /// A [`RecipeError`] that shows the line for what is wrong in the text.
-    pub fn load(path: &Path) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
-        Self::parse(&path.display().to_string(), &text)
+    pub fn load(path: &Path, profiles: &[String]) -> Result<Self, RecipeError> {
+        let mut texts = Texts::default();
+        let file = merge::gather(&mut texts, path, &mut Vec::new())?;
+        Self::from_file(texts, &file, profiles)
     }
 
-    /// Reads a recipe from `text`; `name` is what errors call it.
+    /// Reads a recipe from `text`, which extends nothing; `name` is what errors call it.
     pub fn parse(name: &str, text: &str) -> Result<Self, RecipeError> {
-        let recipe: Self = toml::from_str(text).map_err(|error| RecipeError::syntax(name, text, &error))?;
-        recipe.check().map_err(|(needle, message)| RecipeError::value(name, text, &needle, message))?;
+        let mut texts = Texts::default();
+        let file = merge::single(&mut texts, Path::new(name), text.to_owned());
+        Self::from_file(texts, &file, &[])
+    }
+
+    fn from_file(texts: Texts, file: &merge::File, chosen: &[String]) -> Result<Self, RecipeError> {
+        let mut recipe = Self::from_texts(&texts, file, chosen)?;
+        recipe.texts = texts;
+        recipe.profiles = chosen.to_vec();
         Ok(recipe)
     }
 
-    /// What the types do not say. The error is the text to point at and the message.
-    fn check(&self) -> Result<(), (String, String)> {
-        let bad = |needle: &str, message: String| Err((needle.to_owned(), message));
-        for (key, value) in [("id", &self.image.id), ("version", &self.image.version)] {
-            if !is_name(value) {
-                return bad(
-                    value,
-                    format!(
-                        "image.{key} `{value}`: use lower-case letters, digits, `-`, `_`, `.` (at most 64)"
-                    ),
-                );
+    fn from_texts(texts: &Texts, file: &merge::File, chosen: &[String]) -> Result<Self, RecipeError> {
+        let merge::Layers { table, profiles } = merge::layers(texts, file)?;
+        let known: BTreeSet<&str> = profiles.iter().map(|(name, _)| name.as_str()).collect();
+        let mut whole = table.clone();
+        for name in chosen {
+            if !known.contains(name.as_str()) {
+                let known = known.into_iter().collect::<Vec<_>>().join(", ");
+                return Err(RecipeError::Profile { name: name.clone(), known });
             }
+            merge::choose(&profiles, name, &mut whole);
         }
-        let sizes = self.partitions.sizes();
-        for (key, size) in
-            [("esp", sizes.esp), ("root", sizes.root), ("verity", sizes.verity), ("state", sizes.state)]
-        {
-            if size == 0 || !size.is_multiple_of(MIB) {
-                return bad(
-                    "[partitions]",
-                    format!("partitions.{key}: use a whole number of MiB, at least one"),
-                );
-            }
+        // A profile that nobody chose today is still part of the recipe, and may be chosen tomorrow.
+        for name in &known {
+            let mut other = table.clone();
+            merge::choose(&profiles, name, &mut other);
+            Self::from_whole(texts, other)?;
         }
-        if self.kernel.cmdline.split_ascii_whitespace().any(|word| {
-            word.starts_with("roothash=") || word.starts_with("ashlar.") || word.starts_with("root=")
-        }) {
-            return bad(
-                &self.kernel.cmdline,
-                "kernel.cmdline: `root=`, `roothash=` and `ashlar.…` are written by the builder".into(),
-            );
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for container in &self.containers {
-            let name = &container.name;
-            if !is_name(name) || !seen.insert(name) {
-                return bad(
-                    name,
-                    format!(
-                        "container `{name}`: names are unique and use lower-case letters, digits, `-`, `_`"
-                    ),
-                );
-            }
-            if container.packages.is_empty() == container.oci_layout.is_none() {
-                return bad(name, format!("container `{name}`: give either `packages` or `oci-layout`"));
-            }
-            if container.command.is_empty() && container.oci_layout.is_none() {
-                return bad(name, format!("container `{name}`: `command` is missing"));
-            }
-            if container.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
-                return bad(name, format!("container `{name}`: `cpus` is a number from 0.01 to 1024"));
-            }
-        }
-        for file in self.files.iter().chain(self.containers.iter().flat_map(|c| &c.files)) {
-            if !file.path.starts_with('/') {
-                return bad(&file.path, format!("file `{}`: the path must be absolute", file.path));
-            }
-            if file.content.is_some() == file.source.is_some() {
-                return bad(&file.path, format!("file `{}`: give either `content` or `source`", file.path));
-            }
-            if file.mode().is_none() {
-                return bad(
-                    &file.path,
-                    format!("file `{}`: `mode` is an octal string such as \"0644\"", file.path),
-                );
-            }
-        }
-        for (name, service) in &self.services {
-            if !is_name(name) || !service.command.first().is_some_and(|program| program.starts_with('/')) {
-                return bad(
-                    name,
-                    format!("service `{name}`: `command` starts with the program's absolute path"),
-                );
-            }
-        }
-        Ok(())
+        Self::from_whole(texts, whole)
     }
-}
 
-impl File {
-    /// The mode as a number; none when it is not octal or above 07777.
-    pub fn mode(&self) -> Option<u32> {
-        match &self.mode {
-            None => Some(0o644),
-            Some(text) => u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777),
-        }
+    fn from_whole(texts: &Texts, table: DeTable<'_>) -> Result<Self, RecipeError> {
+        let deserializer = toml::de::Deserializer::from(Spanned::new(0..0, table));
+        let recipe =
+            Self::deserialize(deserializer).map_err(|error| RecipeError::syntax(texts, 0, &error))?;
+        recipe.check().map_err(|(needle, message)| texts.value_error(&needle, message))?;
+        Ok(recipe)
+    }
+
+    /// Where a path of the recipe lies on the build host.
+    pub fn host_path(&self, path: &HostPath) -> PathBuf {
+        self.texts.folder(path.span().start).join(path.written())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = "[image]\nid = \"a\"\nversion = \"1\"\n[kernel]\ninitramfs-modules = [\"erofs\"]\n";
-
-    fn error(text: &str) -> String {
-        let report = miette::Report::new(Recipe::parse("image.toml", text).unwrap_err());
-        let mut out = String::new();
-        miette::NarratableReportHandler::new().render_report(&mut out, report.as_ref()).unwrap();
-        out
-    }
-
-    #[test]
-    fn the_least_recipe_has_defaults() {
-        let recipe = Recipe::parse("image.toml", GOOD).unwrap();
-        assert_eq!(recipe.debian.suite, "trixie");
-        assert_eq!(recipe.partitions.sizes(), Sizes::default());
-        assert_eq!(recipe.kernel.package, "linux-image-amd64");
-    }
-
-    #[test]
-    fn an_unknown_key_is_shown_with_its_place_and_the_nearest_key() {
-        let text = GOOD.replace("initramfs-modules", "initramfs-module");
-        let shown = error(&text);
-        assert!(shown.contains("`initramfs-module`"), "{shown}");
-        assert!(shown.contains("did you mean `initramfs-modules`"), "{shown}");
-        assert!(shown.contains("line 5"), "{shown}");
-        assert!(shown.contains("column 1"), "{shown}");
-    }
-
-    #[test]
-    fn values_are_checked() {
-        assert!(error(&GOOD.replace("\"a\"", "\"A B\"")).contains("image.id `A B`"));
-        let text = format!("{GOOD}[[container]]\nname = \"web\"\ncommand = [\"/x\"]\n");
-        assert!(error(&text).contains("give either `packages` or `oci-layout`"));
-        let text = format!("{GOOD}[partitions]\nesp = \"1000\"\n");
-        assert!(error(&text).contains("esp"), "{}", error(&text));
-        let text = format!("{GOOD}cmdline = \"quiet roothash=00\"\n");
-        assert!(error(&text).contains("are written by the builder"));
-    }
-}
+mod tests;

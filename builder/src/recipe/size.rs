@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer};
 
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
@@ -28,6 +28,20 @@ impl<'de> Deserialize<'de> for ByteSize {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
             serde::de::Error::custom(format!("`{text}` is not a size: write it as \"512MiB\" or \"4GiB\""))
+        })
+    }
+}
+
+impl schemars::JsonSchema for ByteSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^[0-9]+ *(B|KiB|MiB|GiB|TiB)?$",
+            "description": "A number of bytes: \"512MiB\""
         })
     }
 }

@@ -1,0 +1,104 @@
+//! From parts and keys to a release: UKI, EFI system partition, disk, prediction, bills of materials, `release.json`.
+
+use super::parts::{Facts, Parts, ROOT_FILE, VERITY_FILE};
+use super::secure_boot::SecureBoot;
+use super::uki::{self, UkiSigners};
+use super::{disk, materials, write};
+use crate::error::BuildError;
+use crate::graph::Graph;
+use crate::identity::Identity;
+use crate::output::{Output, RELEASE_FILE};
+use crate::timings::Timings;
+use ashlar_image::digest::Digest;
+use ashlar_image::release::{self, Artifact, Release};
+
+use ashlar_measured_boot::predict::{self, Site};
+
+/// Name of the signed UKI in a release's folder.
+pub const UKI_FILE: &str = "uki.efi";
+/// Folder of a release with what the owner enrols in a machine's firmware.
+pub const SECURE_BOOT_DIR: &str = "secure-boot";
+
+/// Signs and completes what lies in `output`.
+pub fn assemble(
+    parts: &Parts,
+    output: &Output,
+    signers: UkiSigners<'_>,
+    secure_boot: &SecureBoot,
+    jobs: usize,
+    timings: &Timings,
+) -> Result<Release, BuildError> {
+    let facts = &parts.facts;
+    let identity = &Identity::new(&facts.image_id);
+    let mut graph = Graph::default();
+    let signed = graph.stage("uki", &[], move |_| {
+        let signed = uki::sign(parts, signers)?;
+        write(output, UKI_FILE, &signed)?;
+        Ok(signed)
+    });
+    let esp = graph.stage("esp", &[signed.id()], move |results| {
+        disk::esp(output, results.get::<Vec<u8>>(signed), identity, &facts.partition_sizes, facts.build_time)
+    });
+    let disk = graph
+        .stage("disk", &[esp.id()], move |results| disk::disk(output, results.get(esp), identity, facts));
+    let keys = graph.stage("keys", &[], move |_| enrolment(output, secure_boot));
+    let predicted = graph.stage("predict", &[signed.id()], move |results| {
+        let site = Site { variables: &secure_boot.variables, authority: &secure_boot.db_authority };
+        let bytes = results.get(signed);
+        let artifact =
+            Artifact { file: UKI_FILE.to_owned(), size: bytes.len() as u64, sha256: Digest::of(bytes) };
+        Ok((uki::describe(bytes, artifact)?, predict::predict(bytes, &site)?))
+    });
+    let release = graph.stage("release", &[esp.id(), predicted.id(), disk.id(), keys.id()], move |results| {
+        let (uki, pcrs) = results.get(predicted).clone();
+        let release = release(facts, results.get(esp).clone(), uki, pcrs, *results.get(disk));
+        let mut json = serde_json::to_vec_pretty(&release)?;
+        json.push(b'\n');
+        write(output, RELEASE_FILE, &json)?;
+        for (name, bytes) in materials::documents(&facts.materials, &release, &json)? {
+            write(output, name, &bytes)?;
+        }
+        Ok(release)
+    });
+    let results = graph.run(&[release.id()], jobs, timings)?;
+    Ok(results.get(release).clone())
+}
+
+/// What the firmware must know to start this release, beside the release.
+pub(super) fn enrolment(output: &Output, secure_boot: &SecureBoot) -> Result<(), BuildError> {
+    let directory = output.path(SECURE_BOOT_DIR);
+    if !directory.exists() {
+        std::fs::create_dir(&directory).map_err(|e| BuildError::io("create", &directory, e))?;
+    }
+    for (name, bytes) in &secure_boot.files {
+        write(output, &format!("{SECURE_BOOT_DIR}/{name}"), bytes)?;
+    }
+    Ok(())
+}
+
+/// Puts what is known of the release together.
+fn release(
+    facts: &Facts,
+    esp: Artifact,
+    uki: release::Uki,
+    pcrs: ashlar_image::measure::Prediction,
+    disk_size: u64,
+) -> Release {
+    debug_assert_eq!((facts.root.file.as_str(), facts.verity.file.as_str()), (ROOT_FILE, VERITY_FILE));
+    Release {
+        format: release::FORMAT,
+        image_id: facts.image_id.clone(),
+        image_version: facts.image_version.clone(),
+        security_version: facts.security_version,
+        build_time: facts.build_time,
+        kernel: facts.kernel.clone(),
+        partition_sizes: facts.partition_sizes,
+        slot: release::SlotArtifacts { esp, root: facts.root.clone(), verity: facts.verity.clone() },
+        disk: release::DiskImage { file: disk::DISK_FILE.to_owned(), size: disk_size },
+        root_hash: facts.root_hash,
+        uki,
+        pcrs,
+        init: facts.init,
+        packages: facts.packages.clone(),
+    }
+}

@@ -1,0 +1,178 @@
+//! What the types of a recipe do not say.
+
+use super::{Compression, Recipe};
+use ashlar_image::layout::MIB;
+
+/// Whether a name can be part of a path, a cgroup and an os-release value.
+fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 64
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
+        && !name.starts_with(['.', '-'])
+}
+
+/// The text to point at and the message.
+type Complaint = (String, String);
+
+fn bad<T>(needle: &str, message: String) -> Result<T, Complaint> {
+    Err((needle.to_owned(), message))
+}
+
+impl Recipe {
+    pub(super) fn check(&self) -> Result<(), Complaint> {
+        self.check_image()?;
+        self.check_partitions()?;
+        self.check_containers()?;
+        self.check_files()?;
+        self.check_debian()
+    }
+
+    fn check_image(&self) -> Result<(), Complaint> {
+        for (key, value) in [("id", &self.image.id), ("version", &self.image.version)] {
+            if !is_name(value) {
+                let rule = "use lower-case letters, digits, `-`, `_`, `.` (at most 64)";
+                return bad(value, format!("image.{key} `{value}`: {rule}"));
+            }
+        }
+        if self.kernel.cmdline.split_ascii_whitespace().any(|word| {
+            word.starts_with("roothash=") || word.starts_with("ashlar.") || word.starts_with("root=")
+        }) {
+            let message = "kernel.cmdline: `root=`, `roothash=` and `ashlar.…` are written by the builder";
+            return bad(&self.kernel.cmdline, message.into());
+        }
+        let levels = match self.root.compression {
+            Compression::None | Compression::Lz4 => 0..=0,
+            Compression::Lz4hc => 3..=12,
+            Compression::Zstd => 1..=22,
+        };
+        if let Some(level) = self.root.compression_level
+            && !levels.contains(&level)
+        {
+            let message = if *levels.end() == 0 {
+                "root.compression-level: only `lz4hc` and `zstd` have levels".to_owned()
+            } else {
+                format!("root.compression-level: use {} to {}", levels.start(), levels.end())
+            };
+            return bad("compression-level", message);
+        }
+        if let Some(size) = self.root.cluster_size
+            && !(size.0.is_power_of_two() && (4096..=1 << 20).contains(&size.0))
+        {
+            return bad("cluster-size", "root.cluster-size: use a power of two from 4KiB to 1MiB".into());
+        }
+        Ok(())
+    }
+
+    fn check_partitions(&self) -> Result<(), Complaint> {
+        let slots = [Some(&self.partitions), self.lint.smallest_slot.as_ref()];
+        for sizes in slots.into_iter().flatten().map(super::Partitions::sizes) {
+            for (key, size) in
+                [("esp", sizes.esp), ("root", sizes.root), ("verity", sizes.verity), ("state", sizes.state)]
+            {
+                if size == 0 || !size.is_multiple_of(MIB) {
+                    let message = format!("partitions.{key}: use a whole number of MiB, at least one");
+                    return bad("[partitions]", message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_containers(&self) -> Result<(), Complaint> {
+        let mut seen = std::collections::BTreeSet::new();
+        for container in &self.containers {
+            let name = &container.name;
+            let complain = |what: &str| bad(name, format!("container `{name}`: {what}"));
+            if !is_name(name) || !seen.insert(name) {
+                return complain("names are unique and use lower-case letters, digits, `-`, `_`");
+            }
+            if container.origins() > 1 || (container.origins() == 0 && container.sources.is_empty()) {
+                return complain(
+                    "give either `packages` or `oci-layout` or `oci`, or trees with `[[container.source]]`",
+                );
+            }
+            if container.command.is_empty() && !container.is_oci() {
+                return complain("`command` is missing");
+            }
+            if container.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
+                return complain("`cpus` is a number from 0.01 to 1024");
+            }
+        }
+        for (name, service) in &self.services {
+            let complain = |what: &str| bad(name, format!("service `{name}`: {what}"));
+            if !is_name(name) || !service.command.first().is_some_and(|program| program.starts_with('/')) {
+                return complain("`command` starts with the program's absolute path");
+            }
+            if service.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
+                return complain("`cpus` is a number from 0.01 to 1024");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_files(&self) -> Result<(), Complaint> {
+        for file in self.files.iter().chain(self.containers.iter().flat_map(|c| &c.files)) {
+            let path = &file.path;
+            if file.content.is_some() == file.source.is_some() {
+                return bad(path, format!("file `{path}`: give either `content` or `source`"));
+            }
+            if file.ownership().is_none() {
+                return bad(path, format!("file `{path}`: `mode` is an octal string such as \"0644\""));
+            }
+        }
+        for directory in &self.directories {
+            let path = &directory.path;
+            if directory.ownership().is_none() {
+                return bad(path, format!("directory `{path}`: `mode` is an octal string such as \"0755\""));
+            }
+        }
+        let sources = || self.sources.iter().chain(self.containers.iter().flat_map(|c| &c.sources));
+        let paths = (self.files.iter().chain(self.containers.iter().flat_map(|c| &c.files)).map(|f| &f.path))
+            .chain(self.directories.iter().map(|directory| &directory.path))
+            .chain(self.symlinks.iter().map(|link| &link.path))
+            .chain(sources().map(|source| &source.into));
+        for path in paths {
+            if !path.starts_with('/') {
+                return bad(path, format!("`{path}`: the path in the image must be absolute"));
+            }
+        }
+        for source in sources() {
+            if source.directory.is_some() == source.tar.is_some() {
+                return bad("source", "a source is either a `directory` or a `tar`".into());
+            }
+            if source.sha256.is_some() && source.tar.is_none() {
+                return bad("sha256", "only an archive (`tar`) has a `sha256`".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_debian(&self) -> Result<(), Complaint> {
+        let debian = &self.debian;
+        if debian.snapshot.is_some() && debian.snapshot_mirror.is_none() {
+            return bad(
+                "snapshot",
+                "debian.snapshot needs `snapshot-mirror`, a URL with `{timestamp}` in it".into(),
+            );
+        }
+        let suites = std::iter::once(&debian.suite).chain(debian.sources.iter().map(|source| &source.suite));
+        for suite in suites {
+            if suite.is_empty()
+                || suite.contains(|c: char| c.is_whitespace() || c == '\\')
+                || suite.contains("..")
+            {
+                return bad(suite, format!("debian: `{suite}` is not the name of a suite"));
+            }
+        }
+        for pin in &debian.pins {
+            let needle = pin.packages.first().map_or("pin", String::as_str);
+            if pin.packages.is_empty() || pin.suite.is_some() == pin.version.is_some() {
+                return bad(
+                    needle,
+                    "debian.pin: name `packages`, and either a `suite` or a `version`".into(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
