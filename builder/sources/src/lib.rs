@@ -24,7 +24,9 @@ pub use digest::tree_digest;
 pub use directory::{Options, Owner, Time, directory};
 pub use error::Error;
 pub use keep::{Devices, Keep};
-pub use oci::document::{Descriptor, ImageConfig, Platform, parse_config, parse_index, parse_manifest};
+pub use oci::document::{
+    Descriptor, ImageConfig, Manifest, Platform, parse_config, parse_index, parse_manifest,
+};
 pub use oci::{Image, ImageOptions, Layer, layout};
 pub use registry::auth::{Challenge, Credentials, parse_challenges, parse_token};
 pub use registry::reference::Reference;

@@ -113,10 +113,13 @@ pub struct ImageConfig {
 
 /// A manifest of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Manifest {
-    pub(crate) config: Descriptor,
-    pub(crate) layers: Vec<Descriptor>,
-    pub(crate) annotations: BTreeMap<String, String>,
+pub struct Manifest {
+    /// Its configuration.
+    pub config: Descriptor,
+    /// Its layers, lowest first.
+    pub layers: Vec<Descriptor>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A field whose value does not matter here.
@@ -245,19 +248,11 @@ pub fn parse_index(bytes: &[u8], name: &str) -> Result<Vec<Descriptor>, Error> {
     Ok(raw.manifests.into_iter().filter_map(|manifest| descriptor(manifest, name).ok()).collect())
 }
 
-/// Reads the manifest of an image: the descriptors of its config and of its layers, and its annotations.
+/// Reads the manifest of an image.
 ///
 /// # Errors
 /// [`Error::Document`] or [`Error::TooLarge`].
-#[allow(clippy::type_complexity)]
-pub fn parse_manifest(
-    bytes: &[u8],
-    name: &str,
-) -> Result<(Descriptor, Vec<Descriptor>, BTreeMap<String, String>), Error> {
-    manifest(bytes, name).map(|manifest| (manifest.config, manifest.layers, manifest.annotations))
-}
-
-pub(crate) fn manifest(bytes: &[u8], name: &str) -> Result<Manifest, Error> {
+pub fn parse_manifest(bytes: &[u8], name: &str) -> Result<Manifest, Error> {
     let raw: RawManifest = parse(bytes, name)?;
     if raw.schema_version != 2 {
         return Err(bad(name, format!("its schema version is {} and not 2", raw.schema_version)));

@@ -167,7 +167,7 @@ pub(crate) fn load(
     cache: &Cache,
 ) -> Result<Image, Error> {
     let name = format!("the manifest sha256:{} of {}", chosen.digest, store.name());
-    let manifest = document::manifest(&store.document(chosen)?, &name)?;
+    let manifest = document::parse_manifest(&store.document(chosen)?, &name)?;
     let config_name = format!("the configuration sha256:{} of {}", manifest.config.digest, store.name());
     let config = parse_config(&store.config(&manifest.config)?, &config_name)?;
     if let Some(other) = config.platform.as_ref().filter(|other| !options.platform.fits(other)) {

@@ -146,7 +146,7 @@ impl Registry {
             manifest = oci::choose(&parse_index(&bytes, &name)?, &options, &name, false)?.digest;
             bytes = self.manifest(reference, manifest, cache)?;
         }
-        document::manifest(&bytes, &name)?;
+        document::parse_manifest(&bytes, &name)?;
         let plain = Reference { digest: None, ..reference.clone() };
         Ok(Locked { reference: plain.to_string(), digest, manifest, platform: platform.clone() })
     }
