@@ -3,7 +3,7 @@
 //! Nothing needs root: owners, modes and device numbers are metadata. Contents are ranges of files, in the directory itself
 //! or in the cache, where archives and layers lie unpacked under their SHA-256 and are verified whenever they are used.
 //!
-//! What a person gives is read by one of [`directory`], [`tar`], [`layout`] and [`Registry::fetch`]; each gives a
+//! What a person gives is read by one of [`directory()`], [`tar()`], [`layout`] and [`Registry::fetch`]; each gives a
 //! [`Source`], the last two within an [`Image`].
 #![forbid(unsafe_code)]
 
