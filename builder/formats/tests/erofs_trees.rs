@@ -17,7 +17,7 @@ use support::mount::Mount;
 use support::run;
 use support::trees::{Compared, Holds, TIME, build, compare, config, specs};
 
-fn variants() -> [Options; 7] {
+fn variants() -> [Options; 8] {
     let options = |compression, cluster_size| Options {
         uuid: [7; 16],
         volume_name: "random".into(),
@@ -34,6 +34,7 @@ fn variants() -> [Options; 7] {
         options(Compression::Lz4hc { level: 3 }, 1 << 20),
         options(Compression::Zstd { level: 3 }, 4096),
         options(Compression::Zstd { level: 1 }, 131_072),
+        options(Compression::Zstd { level: 6 }, 1 << 20),
     ]
 }
 
@@ -139,7 +140,7 @@ fn unlink(tree: &mut Tree) {
 #[test]
 fn random_trees_are_read_back_by_all() {
     let strategy = specs(Holds { xattrs: true, sockets: true });
-    let result = TestRunner::new(config(6)).run(&strategy, |specs| {
+    let result = TestRunner::new(config(8)).run(&strategy, |specs| {
         let dir = tempfile::tempdir().unwrap();
         let tree = build(&specs, dir.path());
         let image = dir.path().join("image");

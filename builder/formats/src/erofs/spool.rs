@@ -90,7 +90,7 @@ impl Spool {
             let results: Vec<_> = batch
                 .par_iter()
                 .with_max_len(1)
-                .map_init(|| (Source::default(), None), |state, window| compress(window, options, state))
+                .map_init(Source::default, |source, window| compress(window, options, source))
                 .collect::<Result<_, _>>()?;
             for (window, (extents, blocks)) in batch.iter().zip(results) {
                 let stored =
@@ -119,16 +119,14 @@ impl Spool {
 fn compress<'a>(
     window: &Window<'_, 'a>,
     options: &Options,
-    (source, codec): &mut (Source<'a>, Option<Codec>),
+    source: &mut Source<'a>,
 ) -> Result<(Vec<Extent>, Vec<u8>), ErofsError> {
     let input = window.input;
     let read = |source| ErofsError::Read { path: String::from_utf8_lossy(input.path).into_owned(), source };
     let bytes = source.read(input.content, window.start, window.length).map_err(read)?;
-    if codec.is_none() {
-        *codec = Codec::new(options.compression, options.cluster_size).map_err(ErofsError::Spool)?;
-    }
-    let codec =
-        codec.as_mut().ok_or_else(|| ErofsError::Spool(io::Error::other("there is no compressor")))?;
+    // A new one for each window: what a used one holds must not be able to show in the result.
+    let codec = Codec::new(options.compression, options.cluster_size).map_err(ErofsError::Spool)?;
+    let mut codec = codec.ok_or_else(|| ErofsError::Spool(io::Error::other("there is no compressor")))?;
     let (mut extents, mut blocks) = (Vec::new(), Vec::new());
     codec.window(&bytes, &mut extents, &mut blocks).map_err(ErofsError::Spool)?;
     blocks.shrink_to_fit();
