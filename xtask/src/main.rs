@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod fuzz;
+mod judges;
 mod run;
 mod setup;
 mod test;
@@ -21,7 +22,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install the Debian packages that building and testing need
+    /// Install what building and testing need: Debian packages, and Python packages into the target folder
     Setup,
     /// Build the programs into the target folder's `ashlar/`: `ashlar` and the static `ashlar-init`
     Build,
@@ -38,11 +39,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Setup => setup::setup(),
-        Command::Build => setup::setup().and_then(|()| build::build().map(drop)),
-        Command::Demo => setup::setup().and_then(|()| demo::demo()),
-        Command::Test => setup::setup().and_then(|()| test::test()),
-        Command::Bench(bench) => setup::setup().and_then(|()| bench.run()),
+        Command::Setup => setup::packages().and_then(|()| judges::judges()),
+        Command::Build => setup::packages().and_then(|()| build::build().map(drop)),
+        Command::Demo => setup::packages().and_then(|()| demo::demo()),
+        Command::Test => setup::packages().and_then(|()| test::test()),
+        Command::Bench(bench) => setup::packages().and_then(|()| bench.run()),
         Command::Fuzz(fuzz) => fuzz.run(),
     };
     match result {

@@ -1,4 +1,4 @@
-//! Installing what building and testing need, from the machine's own Debian mirror.
+//! Installing what building, testing and measuring need, from the machine's own Debian mirror.
 
 use crate::run::run;
 use std::process::Command;
@@ -6,29 +6,50 @@ use std::process::Command;
 /// Debian packages, by the same names in Debian 12 and 13.
 const PACKAGES: &[&str] = &[
     "binutils",
+    "bzip2",
+    "ca-certificates",
     "cpio",
     "cryptsetup-bin",
     "debian-archive-keyring",
+    "diffutils",
+    "docker-registry",
     "dosfstools",
     "efitools",
     "erofs-utils",
     "gcc",
     "gdisk",
+    "gnupg",
+    "kmod",
+    "libc-bin",
     "libc6-dev",
+    "mount",
     "mtools",
     "nix-bin",
+    "opensc",
+    "openssh-client",
     "openssl",
     "osslsigncode",
     "ovmf",
+    "passwd",
+    "python3-venv",
     "qemu-system-x86",
     "qemu-utils",
     "sbsigntool",
+    "skopeo",
+    "softhsm2",
+    "squashfs-tools",
     "swtpm",
     "swtpm-tools",
+    "systemd",
     "systemd-boot-efi",
     "tpm2-tools",
+    "util-linux",
+    "xz-utils",
     "zstd",
 ];
+
+/// The packages that start a service when they are installed. The tests start their own.
+const SERVICES: &[&str] = &["docker-registry"];
 
 /// Whether dpkg knows a package as installed.
 fn installed(package: &str) -> bool {
@@ -43,9 +64,9 @@ fn succeeds(program: &str, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-/// Installs what is missing, as root or through `sudo` where it asks for no password; otherwise says what
-/// to run.
-pub fn setup() -> Result<(), String> {
+/// Installs the packages that are missing, as root or through `sudo` where it asks for no password; otherwise says
+/// what to run.
+pub fn packages() -> Result<(), String> {
     let missing: Vec<&str> = PACKAGES.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
@@ -61,11 +82,17 @@ pub fn setup() -> Result<(), String> {
             ));
         }
     };
-    let apt = |arguments: &[&str]| {
-        let words = [&prefix[1..], &["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"], arguments].concat();
+    let as_root = |arguments: &[&str]| {
         // `prefix` is `env` or `sudo -n env`; its first word is the program.
-        run(prefix[0], &words)
+        run(prefix[0], &[&prefix[1..], &["DEBIAN_FRONTEND=noninteractive"], arguments].concat())
     };
-    apt(&["update"])?;
-    apt(&[&["install", "-y", "--no-install-recommends"], missing.as_slice()].concat())
+    as_root(&["apt-get", "-q", "update"])?;
+    as_root(&[&["apt-get", "-q", "install", "-y", "--no-install-recommends"], missing.as_slice()].concat())?;
+    // Only those of packages that were not here: a service that was is somebody's.
+    for service in SERVICES.iter().filter(|service| missing.contains(*service)) {
+        // Debian's own ways to services, with systemd and without.
+        as_root(&["invoke-rc.d", service, "stop"])?;
+        as_root(&["update-rc.d", service, "disable"])?;
+    }
+    Ok(())
 }
