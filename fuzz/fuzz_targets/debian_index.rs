@@ -1,4 +1,4 @@
-//! Release and Packages files.
+//! Release and Packages files, and the relations in them.
 #![no_main]
 
 use ashlar_debian::{Release, parse_relations, stanzas};

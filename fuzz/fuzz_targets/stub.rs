@@ -4,5 +4,6 @@
 use ashlar_boot::uki::{self, Section};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let _ = uki::build(data, &[Section { name: ".linux", data }, Section { name: ".cmdline", data: b"quiet" }]);
+    let _ =
+        uki::build(data, &[Section { name: ".linux", data }, Section { name: ".cmdline", data: b"quiet" }]);
 });
