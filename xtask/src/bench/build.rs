@@ -1,109 +1,55 @@
-//! The build of the example, and its stages beside the peers' tools.
+//! Whole builds of the example: all of it, nothing changed, one file changed.
 
-use super::measure::{Run, measure, median};
-use crate::build;
-use crate::run::target;
-use clap::Args;
-use std::collections::BTreeMap;
-use std::path::Path;
+use super::Settings;
+use super::lab::{Lab, PACKINGS, ROOTS, remove};
+use super::measure::{settle, shell};
+use super::stages;
+use super::table::Table;
 
-/// How often.
-#[derive(Args)]
-pub struct Build {
-    /// Counted runs of each program
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-}
+const FULL: &str = "build: all stages";
+const UNCHANGED: &str = "build: nothing changed";
+const CHANGED: &str = "build: one file changed";
+const COPY: &str = "cp -r of a release";
 
-/// Wall and processor seconds of each run of one thing.
-#[derive(Default)]
-struct Runs(Vec<Run>);
-
-impl Runs {
-    fn wall(&self) -> f64 {
-        median(self.0.iter().map(|run| run.wall).collect())
+/// Measures and gives the table.
+pub fn run(settings: &Settings) -> Result<Table, String> {
+    let lab = Lab::new()?;
+    let mut table = Table::default();
+    let [example, _] = ROOTS;
+    lab.fill(&lab.recipe(example, None, &[], "")?, example.name)?;
+    // In turn, so that a change of the machine's speed meets all of them.
+    for round in 0..settings.runs {
+        let recipe = lab.recipe(example, None, &[], "")?;
+        lab.forget_stages()?;
+        settle()?;
+        table.run(FULL, lab.build(&recipe, example.name, "out", &[])?.0);
+        settle()?;
+        table.run(UNCHANGED, lab.build(&recipe, example.name, "out", &[])?.0);
+        let file = format!("[[file]]\npath = \"/etc/motd\"\ncontent = \"Round {round}.\\n\"\n");
+        let recipe = lab.recipe(example, None, &[], &file)?;
+        settle()?;
+        table.run(CHANGED, lab.build(&recipe, example.name, "changed", &[])?.0);
+        let copy = lab.path("copy");
+        remove(&copy)?;
+        settle()?;
+        table.run(COPY, shell("cp -r --sparse=always \"$1\" \"$2\"", &[&lab.path("out"), &copy])?);
     }
+    let (_, cpu) = table.seconds(FULL);
+    table.goal(FULL, "at most 2 CPU seconds", cpu <= 2.0);
+    let peak = table.peak(FULL);
+    table.goal(FULL, "less than 300 MB", peak < 300e6);
+    let beyond = table.seconds(CHANGED).0 - table.seconds(COPY).0;
+    table.goal(CHANGED, &format!("{beyond:.2} s beyond the copy, to be less than 0.5 s"), beyond < 0.5);
 
-    fn cpu(&self) -> f64 {
-        median(self.0.iter().map(|run| run.cpu).collect())
+    for root in ROOTS {
+        lab.fill(&lab.recipe(root, None, &[], "")?, root.name)?;
+        // The tree comes from an image that every fsck.erofs can read.
+        lab.build(&lab.recipe(root, Some(PACKINGS[0]), &[], "")?, root.name, "out", &[])?;
+        let tree = lab.extract(&lab.path("out/root.erofs"), root.name)?;
+        for _ in 0..settings.runs {
+            stages::round(&lab, root, &tree, &mut table)?;
+        }
     }
-}
-
-/// The stages that one build reports.
-fn stages(json: &[u8]) -> Result<Vec<(String, Run)>, String> {
-    let report: serde_json::Value =
-        serde_json::from_slice(json).map_err(|e| format!("ashlar build --json: {e}"))?;
-    let stages = report["timings"]["stages"].as_array().ok_or("ashlar build --json reports no stages")?;
-    let number = |stage: &serde_json::Value, key: &str| stage[key].as_f64().ok_or("a stage without its time");
-    stages
-        .iter()
-        .map(|stage| {
-            let name = stage["name"].as_str().ok_or("a stage without its name")?.to_owned();
-            Ok((name, Run { wall: number(stage, "wall_seconds")?, cpu: number(stage, "cpu_seconds")? }))
-        })
-        .collect()
-}
-
-impl Build {
-    /// Measures and prints a table.
-    pub fn run(self) -> Result<(), String> {
-        if self.runs == 0 {
-            return Err("--runs must be at least 1".into());
-        }
-        let ashlar = build::build()?.join("ashlar").display().to_string();
-        let folder = target().join("bench");
-        std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
-        let path = |name: &str| folder.join(name).display().to_string();
-        if !Path::new(&path("keys")).exists() {
-            measure(&ashlar, &["keys", "new", &path("keys")])?;
-        }
-        let recipe = crate::run::workspace().join("examples/container-host.toml").display().to_string();
-        let (keys, out, lock) = (path("keys"), path("out"), path("image.lock"));
-        let build = ["build", &recipe, "--keys", &keys, "-o", &out, "--lock", &lock, "--json"];
-        // Once uncounted: it fills the cache and writes the lock file.
-        measure(&ashlar, &build)?;
-
-        let (root, tree) = (format!("{out}/root.erofs"), path("tree"));
-        let _ = std::fs::remove_dir_all(&tree);
-        let extract = format!("--extract={tree}");
-        measure("fsck.erofs", &[&extract, &root])?;
-
-        let (mut whole, mut verity, mut mkfs) = (Runs::default(), Runs::default(), Runs::default());
-        let mut by_stage: BTreeMap<String, Runs> = BTreeMap::new();
-        let mut order = Vec::new();
-        // In turn, so that a change of the machine's speed meets all of them.
-        for _ in 0..self.runs {
-            let (run, json) = measure(&ashlar, &[&build[..], &["--locked", "--offline"]].concat())?;
-            whole.0.push(run);
-            order.clear();
-            for (name, run) in stages(&json)? {
-                by_stage.entry(name.clone()).or_default().0.push(run);
-                order.push(name);
-            }
-            let _ = std::fs::remove_file(path("theirs.verity"));
-            verity.0.push(measure("veritysetup", &["format", &root, &path("theirs.verity")])?.0);
-            let _ = std::fs::remove_file(path("theirs.erofs"));
-            mkfs.0.push(measure("mkfs.erofs", &["--quiet", &path("theirs.erofs"), &tree])?.0);
-        }
-        println!("{:<24} {:>9} {:>9}   ({} runs, medians)", "", "wall s", "cpu s", self.runs);
-        let row = |name: &str, runs: &Runs| println!("{name:<24} {:>9.3} {:>9.3}", runs.wall(), runs.cpu());
-        for name in &order {
-            if let Some(runs) = by_stage.get(name) {
-                row(&format!("  {name}"), runs);
-            }
-        }
-        row("ashlar build (warm)", &whole);
-        row("veritysetup format", &verity);
-        row("mkfs.erofs", &mkfs);
-        for (stage, peer, runs) in [("verity", "veritysetup", &verity), ("erofs", "mkfs.erofs", &mkfs)] {
-            if let Some(ours) = by_stage.get(stage) {
-                println!(
-                    "{stage} stage / {peer}: wall {:.2}, cpu {:.2}",
-                    ours.wall() / runs.wall(),
-                    ours.cpu() / runs.cpu()
-                );
-            }
-        }
-        Ok(())
-    }
+    stages::verity(&lab, settings.runs, &mut table)?;
+    Ok(table)
 }
