@@ -218,7 +218,8 @@ make_in_release() {
     local kind digest user
     release_file > "$work/Release"
     mkdir -pm 700 "$work/gpg"
-    local gpg=(gpg --homedir "$work/gpg" --batch --no-tty --quiet --passphrase '' --pinentry-mode loopback)
+    local gpg=(gpg --homedir "$work/gpg" --batch --no-tty --quiet --passphrase '' --pinentry-mode loopback
+        --faked-system-time '1780000000!')
     for kind in ed25519:SHA256 rsa2048:SHA512; do
         digest=${kind#*:} kind=${kind%:*} user="$kind <$kind@example.org>"
         "${gpg[@]}" --quick-generate-key "$user" "$kind" sign never 2> /dev/null
