@@ -35,22 +35,26 @@ pub fn compare_names(left: &str, right: &str) -> Ordering {
     let (left, right) = (left.as_bytes(), right.as_bytes());
     let (mut l, mut r) = (0, 0);
     let byte = |text: &[u8], at: usize| text.get(at).copied().unwrap_or(0);
-    // Numbers wrap as the C library's do on every machine that it is built for.
+    // Of any length. The C library's wrap at 2^31, so that names with such numbers have no order, and a sort may panic.
     let number = |text: &[u8], at: &mut usize| {
-        let mut value = 0_i32;
-        while byte(text, *at).is_ascii_digit() {
-            value = value.wrapping_mul(10).wrapping_add(i32::from(byte(text, *at) - b'0'));
+        while byte(text, *at) == b'0' {
             *at += 1;
         }
-        value
+        let start = *at;
+        while byte(text, *at).is_ascii_digit() {
+            *at += 1;
+        }
+        start..*at
     };
     while l < left.len() {
         let (a, b) = (byte(left, l), byte(right, r));
         match (a.is_ascii_digit(), b.is_ascii_digit()) {
             (true, true) => {
-                let difference = number(left, &mut l).wrapping_sub(number(right, &mut r));
-                if difference != 0 {
-                    return difference.cmp(&0);
+                let (of_left, of_right) = (number(left, &mut l), number(right, &mut r));
+                let lengths = of_left.len().cmp(&of_right.len());
+                let order = lengths.then_with(|| left.get(of_left).cmp(&right.get(of_right)));
+                if order.is_ne() {
+                    return order;
                 }
             }
             (true, false) => return Ordering::Greater,
@@ -187,6 +191,15 @@ mod tests {
         assert_eq!(compare_names("lib1", "liba"), Ordering::Greater);
         assert_eq!(compare_names("", ""), Ordering::Equal);
         assert_eq!(compare_names("lib99999999999", "lib99999999999"), Ordering::Equal);
+        assert_eq!(compare_names("lib007.so", "lib7.so"), Ordering::Equal);
+        assert_eq!(compare_names("lib0", "lib00"), Ordering::Equal);
+        // Numbers whose difference is more than 2^31: found by the fuzz target `order`.
+        let names = ["lib.so.0", "lib.so.1", "lib.so.2000000000", "lib.so.2147483649", "lib.so.2294967296"];
+        for (i, left) in names.iter().enumerate() {
+            for (j, right) in names.iter().enumerate() {
+                assert_eq!(compare_names(left, right), i.cmp(&j), "{left} {right}");
+            }
+        }
     }
 
     #[test]
