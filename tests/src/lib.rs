@@ -7,13 +7,16 @@
 //! A test that cannot run says why and passes; with `ASHLAR_TESTS_NO_SKIP` set it fails instead.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // what is used by tests only fails a test by it
 
+pub mod case;
 pub mod disk;
+pub mod folders;
 pub mod machine;
 pub mod programs;
 pub mod release;
 pub mod sparse;
 pub mod tools;
 
+pub use case::Case;
 pub use disk::Disk;
 pub use programs::Run;
 pub use release::{Built, built};

@@ -37,7 +37,8 @@ pub fn shared() -> PathBuf {
 fn own() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let name = program.file_stem().unwrap().to_str().unwrap();
-    let folder = shared().join(name.rsplit_once('-').map_or(name, |(name, _)| name));
+    // A name that nothing else in the shared folder has.
+    let folder = shared().join(format!("test-{}", name.rsplit_once('-').map_or(name, |(name, _)| name)));
     if folder.exists() {
         std::fs::remove_dir_all(&folder).unwrap();
     }
