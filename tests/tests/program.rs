@@ -5,7 +5,7 @@ use ashlar_image::digest::Digest;
 use ashlar_image::release::Release;
 use ashlar_tests::machine::{CONTAINER_PORT, ready};
 use ashlar_tests::programs::ashlar;
-use ashlar_tests::{Built, Run, built};
+use ashlar_tests::{Built, Case, Run, built};
 use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use std::fs::File;
@@ -131,4 +131,46 @@ fn inspect_knows_every_file_of_a_release() {
         assert_eq!(run.code, Some(2), "{run}");
         assert!(run.error_text().contains(foreign), "{run}");
     }
+}
+
+/// Where the time went: for people, for programs, and as a trace that Perfetto reads.
+#[test]
+fn build_tells_where_the_time_went() {
+    let Some(built) = built() else { return };
+    let case = Case::of(built);
+    let run = case.build(&["--locked", "--json", "--trace", "trace.json"]).ok();
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["release"]["root_hash"], built.release.root_hash.to_string());
+    let stages = report["timings"]["stages"].as_array().unwrap();
+    let whole = report["timings"]["wall_seconds"].as_f64().unwrap();
+    for name in ["kernel", "initramfs", "root", "lint", "uki", "esp", "disk", "predict", "release"] {
+        let stage = stages.iter().find(|stage| stage["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        let (start, wall) =
+            (stage["start_seconds"].as_f64().unwrap(), stage["wall_seconds"].as_f64().unwrap());
+        assert!(start >= 0.0 && wall >= 0.0 && start + wall <= whole, "{stage} in {whole}");
+    }
+    // Trace Event Format: an array of complete events in microseconds.
+    let trace: Value = serde_json::from_slice(&std::fs::read(case.path("trace.json")).unwrap()).unwrap();
+    let events = trace.as_array().unwrap();
+    assert_eq!(events.len(), stages.len());
+    for (event, stage) in events.iter().zip(stages) {
+        assert_eq!((&event["name"], &event["ph"]), (&stage["name"], &Value::from("X")));
+        let kept = if stage["kept"] == true { "kept" } else { "run" };
+        assert_eq!(event["cat"], kept);
+        for number in ["ts", "dur", "pid", "tid"] {
+            assert!(event[number].as_f64().unwrap() >= 0.0, "{event}");
+        }
+        let seconds = event["dur"].as_f64().unwrap() / 1e6;
+        assert!((seconds - stage["wall_seconds"].as_f64().unwrap()).abs() < 1e-5, "{event} {stage}");
+    }
+    // The same once more: the stages without keys are kept ones.
+    let run = case.build(&["--locked", "--timings"]).ok();
+    for name in ["kernel", "initramfs", "root", "lint"] {
+        let line = run.stdout.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap();
+        assert!(line.ends_with("kept"), "{run}");
+    }
+    assert!(run.stdout.lines().any(|line| line.starts_with("all ")), "{run}");
+    // A trace that cannot be written is an error.
+    let run = case.build(&["--locked", "--trace", "absent/trace.json"]);
+    assert_eq!(run.code, Some(5), "{run}");
 }

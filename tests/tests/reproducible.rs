@@ -209,7 +209,7 @@ fn build_varied(
     };
     let folder = root.join(FOLDERS[round % FOLDERS.len()]);
     std::fs::create_dir_all(&folder).unwrap();
-    let day = Duration::from_secs(1_600_000_000);
+    let day = Duration::from_secs(86_400 * 365 * (round as u64 % 5) * 10);
     put_files(&folder, round % 2 == 1, SystemTime::UNIX_EPOCH + day);
     std::fs::copy(recipe, folder.join("image.toml")).unwrap();
     std::fs::copy(lock, folder.join("image.lock")).unwrap();
