@@ -65,7 +65,9 @@ fn what_was_unpacked_is_repaired_from_the_package_file() {
         });
         assert!(used.len() > 10, "{used:?}");
         let before: Vec<Vec<u8>> = used.iter().map(|path| std::fs::read(path).unwrap()).collect();
-        used.iter().for_each(|path| damage(path));
+        for path in &used {
+            damage(path);
+        }
         case.forget_stages();
         let run = case.build(&["--locked"]).ok();
         for (path, before) in used.iter().zip(&before) {
@@ -84,7 +86,9 @@ fn a_changed_package_file_is_fetched_again() {
     let lock = std::fs::read_to_string(&built.lock).unwrap();
     let mut debs = files(&case, "debs");
     debs.retain(|path| lock.contains(path.file_stem().unwrap().to_str().unwrap()));
-    debs.iter().for_each(|path| damage(path));
+    for path in &debs {
+        damage(path);
+    }
     let forget = || std::fs::remove_dir_all(case.cache.join("unpacked")).unwrap();
     forget();
     let run = case.build(&["--locked"]);

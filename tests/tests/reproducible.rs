@@ -225,7 +225,7 @@ fn build_varied(
 
     let mut words: Vec<String> = Vec::new();
     let mut push = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
-    if machine.boot_time && round % 2 == 0 {
+    if machine.boot_time && round.is_multiple_of(2) {
         push(&["unshare", "--fork", "--time", "--boottime", "1000000", "--monotonic", "5000000"]);
     }
     if machine.host_name {
@@ -247,7 +247,7 @@ fn build_varied(
     let program = top.join("programs/ashlar");
     push(&[program.to_str().unwrap(), "build"]);
     let absolute = folder.join("image.toml");
-    push(&[if round % 2 == 0 { "image.toml" } else { absolute.to_str().unwrap() }]);
+    push(&[if round.is_multiple_of(2) { "image.toml" } else { absolute.to_str().unwrap() }]);
     push(&[
         "--offline",
         "--locked",
@@ -266,7 +266,7 @@ fn build_varied(
     command.env("TZ", ZONES[round % ZONES.len()]).env("LC_ALL", LOCALES[round % LOCALES.len()]);
     command.env("LANG", LOCALES[(round + 1) % LOCALES.len()]);
     command.env("SOURCE_DATE_EPOCH", EPOCHS[round % EPOCHS.len()]);
-    command.env("HOME", if round % 2 == 0 { "/nonexistent" } else { &home });
+    command.env("HOME", if round.is_multiple_of(2) { "/nonexistent" } else { &home });
     command.env("USER", format!("user{round}")).env("HOSTNAME", format!("name{round}"));
     let _ = Run::of(&mut command).ok();
     folder.join("out")
