@@ -188,6 +188,9 @@ pub enum BuildError {
         /// The report.
         findings: String,
     },
+    /// The disk cannot be written in another format.
+    #[error(transparent)]
+    Convert(#[from] ashlar_outputs::Error),
     /// Two releases cannot be compared.
     #[error(transparent)]
     Compare(#[from] ashlar_compare::CompareError),
@@ -277,6 +280,7 @@ impl BuildError {
             Self::OutputInTheWay(_)
             | Self::Io { .. }
             | Self::Cache(_)
+            | Self::Convert(_)
             | Self::TooLarge { .. }
             | Self::Erofs(_)
             | Self::Verity(_)

@@ -1,5 +1,6 @@
 //! From parts and keys to a release: UKI, EFI system partition, disk, prediction, bills of materials, `release.json`.
 
+use super::outputs::{self, OutputKind};
 use super::parts::{Facts, Parts, ROOT_FILE, VERITY_FILE};
 use super::secure_boot::SecureBoot;
 use super::uki::{self, UkiSigners};
@@ -13,11 +14,23 @@ use ashlar_image::digest::Digest;
 use ashlar_image::release::{self, Artifact, Release};
 
 use ashlar_measured_boot::predict::{self, Site};
+use std::collections::BTreeSet;
 
 /// Name of the signed UKI in a release's folder.
 pub const UKI_FILE: &str = "uki.efi";
 /// Folder of a release with what the owner enrols in a machine's firmware.
 pub const SECURE_BOOT_DIR: &str = "secure-boot";
+
+/// In what form, with how many threads, and where the time is written down.
+#[derive(Debug, Clone, Copy)]
+pub struct Assembly<'a> {
+    /// The forms.
+    pub outputs: &'a BTreeSet<OutputKind>,
+    /// How many stages may run at once.
+    pub jobs: usize,
+    /// The time.
+    pub timings: &'a Timings,
+}
 
 /// Signs and completes what lies in `output`.
 pub fn assemble(
@@ -25,9 +38,9 @@ pub fn assemble(
     output: &Output,
     signers: UkiSigners<'_>,
     secure_boot: &SecureBoot,
-    jobs: usize,
-    timings: &Timings,
+    assembly: Assembly<'_>,
 ) -> Result<Release, BuildError> {
+    let Assembly { outputs, jobs, timings } = assembly;
     let facts = &parts.facts;
     let identity = &Identity::new(&facts.image_id);
     let mut graph = Graph::default();
@@ -60,7 +73,19 @@ pub fn assemble(
         }
         Ok(release)
     });
-    let results = graph.run(&[release.id()], jobs, timings)?;
+    let mut wanted = vec![release.id()];
+    for kind in outputs {
+        let needs = [disk.id(), release.id()];
+        let name = kind.file().unwrap_or("slot");
+        let form =
+            graph.stage(name, &needs, move |_| outputs::write(output, *kind, identity, facts.build_time));
+        wanted.push(form.id());
+    }
+    let results = graph.run(&wanted, jobs, timings)?;
+    if outputs::need_disk(outputs) && !outputs.contains(&OutputKind::Raw) {
+        let raw = output.path(disk::DISK_FILE);
+        std::fs::remove_file(&raw).map_err(|e| BuildError::io("remove", &raw, e))?;
+    }
     Ok(results.get(release).clone())
 }
 

@@ -47,22 +47,28 @@ pub(super) fn esp(
     Ok(Artifact { file: ESP_FILE.to_owned(), size, sha256 })
 }
 
-/// Writes the disk with table and slot A, and gives its size in bytes.
+fn layout(identity: &Identity, facts: &Facts) -> Result<DiskLayout, BuildError> {
+    let guids = PARTITIONS.map(|partition| identity.uuid(partition.label));
+    Ok(DiskLayout::new(&facts.partition_sizes, identity.uuid("disk"), guids)?)
+}
+
+/// Size of the disk in bytes.
+pub(super) fn size(identity: &Identity, facts: &Facts) -> Result<u64, BuildError> {
+    Ok(layout(identity, facts)?.size())
+}
+
+/// Writes the disk with table and slot A.
 pub(super) fn disk(
     output: &Output,
     esp: &Artifact,
     identity: &Identity,
     facts: &Facts,
-) -> Result<u64, BuildError> {
-    let guids = PARTITIONS.map(|partition| identity.uuid(partition.label));
-    let layout = DiskLayout::new(&facts.partition_sizes, identity.uuid("disk"), guids)?;
+) -> Result<(), BuildError> {
     let open = |name: &str| {
         let path = output.path(name);
         File::open(&path).map_err(|e| BuildError::io("open", &path, e))
     };
     let (esp_file, root, verity) = (open(ESP_FILE)?, open(ROOT_FILE)?, open(VERITY_FILE)?);
     let parts = [(1, &esp_file, esp.size), (2, &root, facts.root.size), (3, &verity, facts.verity.size)];
-    let out = create(output, DISK_FILE)?;
-    disk::write(&out, &layout, &parts)?;
-    Ok(out.metadata().map_err(|e| BuildError::io("read the size of", &output.path(DISK_FILE), e))?.len())
+    Ok(disk::write(&create(output, DISK_FILE)?, &layout(identity, facts)?, &parts)?)
 }

@@ -12,6 +12,7 @@ mod inputs;
 mod kernel;
 mod lint;
 pub mod materials;
+mod outputs;
 mod parts;
 mod recorded;
 mod root;
@@ -36,13 +37,14 @@ use ashlar_image::digest::Digest;
 use ashlar_image::release::{self, Release};
 use ashlar_keys::offline::{About, Recorder, SignatureSet, SigningRequest};
 use ashlar_keys::{KeyError, KeyFolder, Role};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-pub use assemble::{SECURE_BOOT_DIR, UKI_FILE, assemble};
+pub use assemble::{Assembly, SECURE_BOOT_DIR, UKI_FILE, assemble};
 pub use disk::{DISK_FILE, ESP_FILE};
 pub use inputs::HostFiles;
 pub use lint::LintOutcome;
+pub use outputs::OutputKind;
 pub use parts::{Facts, Parts, ROOT_FILE, UKI_DIR, UNSIGNED_FILE, VERITY_FILE};
 pub use secure_boot::SecureBoot;
 pub use uki::UkiSigners;
@@ -65,6 +67,14 @@ pub struct Options {
     pub init: Option<PathBuf>,
     /// How many stages may run at once.
     pub jobs: usize,
+    /// The forms of the release.
+    pub outputs: BTreeSet<OutputKind>,
+}
+
+impl Options {
+    fn assembly<'a>(&'a self, timings: &'a Timings) -> Assembly<'a> {
+        Assembly { outputs: &self.outputs, jobs: self.jobs, timings }
+    }
 }
 
 /// A finished build.
@@ -373,7 +383,7 @@ pub fn build(
     let prepared = prepare(options, &output, &timings, progress)?;
     prepared.signable()?;
     let signers = UkiSigners { db: keys.db(), pcr: keys.pcr(), verify: true };
-    let release = assemble(&prepared.parts, &output, signers, &secure_boot, options.jobs, &timings)?;
+    let release = assemble(&prepared.parts, &output, signers, &secure_boot, options.assembly(&timings))?;
     let lock_written = prepared.save_lock()?;
     output.finish()?;
     Ok(Built {
@@ -471,7 +481,8 @@ pub fn attach(folder: &Path, answers: SignatureSet, target: &Path, jobs: usize) 
         }
     }
     let signers = UkiSigners { db: keys.db(), pcr: keys.pcr(), verify: true };
-    let release = assemble(&parts, &output, signers, &secure_boot, jobs, &timings)?;
+    let release =
+        assemble(&parts, &output, signers, &secure_boot, Assembly { outputs, jobs, timings: &timings })?;
     output.finish()?;
     Ok(Built {
         release: Some(release),

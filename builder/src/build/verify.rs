@@ -1,7 +1,9 @@
 //! Building a release again and comparing.
 
 use super::recorded::RecordedSigners;
-use super::{Options, SecureBoot, UKI_FILE, UkiSigners, assemble, prepare, temporary_folder};
+use super::{
+    Assembly, Options, OutputKind, SecureBoot, UKI_FILE, UkiSigners, assemble, prepare, temporary_folder,
+};
 use crate::error::BuildError;
 use crate::inspect::read_whole;
 use crate::output::Output;
@@ -24,7 +26,9 @@ pub fn verify(options: &Options, release: &Path, progress: &dyn Progresses) -> R
     let output = Output::begin(&parent.path().join("again"))?;
     let prepared = prepare(options, &output, &timings, progress)?;
     let pair = UkiSigners { db: &signers.db, pcr: signers.pcr.as_ref(), verify: false };
-    assemble(&prepared.parts, &output, pair, &secure_boot, options.jobs, &timings)?;
+    let outputs = OutputKind::of_release(release);
+    let assembly = Assembly { outputs: &outputs, ..options.assembly(&timings) };
+    assemble(&prepared.parts, &output, pair, &secure_boot, assembly)?;
     let again = ReleaseFolder::open(output.folder())?;
     Ok(ashlar_compare::same(&ReleaseFolder::open(release)?, &again)?)
 }

@@ -1,7 +1,7 @@
 //! `ashlar build`
 
 use super::{keys, print, print_json};
-use crate::build::{self, Built, Options};
+use crate::build::{self, Built, Options, OutputKind};
 use crate::error::BuildError;
 use crate::packages::{LockPolicy, Source};
 use crate::progress;
@@ -11,6 +11,7 @@ use ashlar_debian::Network;
 use ashlar_image::release::Release;
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -106,6 +107,7 @@ impl Settings {
                 network: if self.offline { Network::Offline } else { Network::Online },
             },
             init: self.init,
+            outputs: outputs(&[]),
             jobs: jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         }
     }
@@ -120,6 +122,9 @@ pub(super) struct Build {
     /// Folder of the release; an older release there is replaced
     #[arg(short, long, value_name = "DIR")]
     output_directory: PathBuf,
+    /// Form of the release; may be given more than once, or as a list [default: raw]
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    output: Vec<OutputKind>,
     /// Do not sign: write what is to be signed, for `ashlar sign` and `ashlar attach`
     #[arg(long)]
     unsigned: bool,
@@ -152,6 +157,11 @@ pub(super) fn default_cache() -> PathBuf {
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .unwrap_or_else(std::env::temp_dir)
         .join("ashlar")
+}
+
+/// The forms that are asked for: a raw disk where nothing is said.
+pub(super) fn outputs(asked: &[OutputKind]) -> BTreeSet<OutputKind> {
+    if asked.is_empty() { BTreeSet::from([OutputKind::Raw]) } else { asked.iter().copied().collect() }
 }
 
 /// Says what was built.
@@ -189,7 +199,8 @@ pub(super) fn show(built: &Built, output: &Path) {
 
 impl Build {
     pub(super) fn run(self) -> Result<ExitCode, BuildError> {
-        let options = self.from.options();
+        let mut options = self.from.options();
+        options.outputs = outputs(&self.output);
         let progress = progress::for_stderr();
         let keys = self.keys.open()?;
         let output = &self.output_directory;

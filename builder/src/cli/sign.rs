@@ -1,7 +1,7 @@
 //! `ashlar sign` and `ashlar attach`: signing where the keys are, not where the build is.
 
 use super::{build, keys, print};
-use crate::build::{self as pipeline, Parts};
+use crate::build::{self as pipeline, OutputKind, Parts};
 use crate::error::BuildError;
 use crate::inspect::read_whole;
 use ashlar_keys::offline::{SignatureSet, TEXT_LIMIT};
@@ -37,6 +37,9 @@ pub(super) struct Attach {
     unsigned: PathBuf,
     /// Files of signatures [default: signatures.json in the folder]
     signatures: Vec<PathBuf>,
+    /// Form of the release; may be given more than once, or as a list [default: raw]
+    #[arg(long, value_name = "KIND", value_enum, value_delimiter = ',')]
+    output: Vec<OutputKind>,
     /// Folder of the release; an older release there is replaced
     #[arg(short, long, value_name = "DIR")]
     output_directory: PathBuf,
@@ -91,7 +94,13 @@ impl Attach {
             answers.merge(read(path)?)?;
         }
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let built = pipeline::attach(&self.unsigned, answers, &self.output_directory, jobs);
+        let built = pipeline::attach(
+            &self.unsigned,
+            answers,
+            &self.output_directory,
+            &build::outputs(&self.output),
+            jobs,
+        );
         let built = built.map_err(|error| match error {
             BuildError::Keys(KeyError::Unanswered(role)) => BuildError::Unsigned(role.to_string()),
             other => other,
