@@ -5,7 +5,7 @@ use crate::fetch::Package;
 use crate::locked::Locked;
 use crate::relation::parse_relations;
 use crate::stanza::Stanza;
-use crate::tar_entries::{Entry, EntryKind};
+use ashlar_tar::{Entry, EntryKind};
 use ashlar_tree::{Content, Kind, Node, Tree, TreeError};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

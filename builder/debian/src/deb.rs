@@ -1,6 +1,6 @@
 //! The package file: an `ar` archive with a control and a data archive (deb(5), format 2.0).
 
-use crate::tar_entries::{EntryKind, read_entries};
+use ashlar_tar::{EntryKind, read_entries};
 use std::collections::BTreeMap;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom, Take};
 

@@ -26,10 +26,10 @@ mod sources;
 mod stanza;
 mod store;
 mod suite;
-mod tar_entries;
 mod transport;
 mod version;
 
+pub use ashlar_tar::{Entry, EntryKind, read_entries};
 pub use cache::Cache;
 pub use compose::compose;
 pub use deb::{ControlFiles, Deb, MAX_CONTROL};
@@ -46,6 +46,5 @@ pub use release::Release;
 pub use sources::{host_mirror, mirror_in};
 pub use stanza::{Stanza, stanzas};
 pub use suite::{DEFAULT_KEYRINGS, Snapshot, Suite, SuiteSource, Suites};
-pub use tar_entries::{Entry, EntryKind, read_entries};
 pub use transport::Network;
 pub use version::{Version, compare_versions};

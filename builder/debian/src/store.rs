@@ -7,8 +7,8 @@
 
 use crate::Error;
 use crate::deb::{ControlFiles, Deb, is_control_name};
-use crate::tar_entries::{Entry, read_entries};
 use ashlar_cache::{Cache, Room, read_if_there, sha256};
+use ashlar_tar::{Entry, read_entries};
 use ring::digest::{Context, SHA256};
 use std::fmt::Write as _;
 use std::fs::File;

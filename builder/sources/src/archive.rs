@@ -3,10 +3,10 @@
 use crate::digest::{CHUNK, Hash, HashingReader, fingerprint, of_reader};
 use crate::keep::{Keep, Notes};
 use crate::layers::{Layers, Mode};
-use crate::tar_entries::{Entry, read_entries};
 use crate::{Error, Source};
 use ashlar_cache::{Cache, CacheError, Room};
 use ashlar_image::digest::Digest;
+use ashlar_tar::{Entry, read_entries};
 use ashlar_tree::{Content, Tree};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

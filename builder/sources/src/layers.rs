@@ -5,7 +5,7 @@
 
 use crate::directory::{MAX_DEPTH, MAX_XATTR, depth};
 use crate::keep::{Devices, Keep, Notes};
-use crate::tar_entries::{Entry, EntryKind};
+use ashlar_tar::{Entry, EntryKind};
 use ashlar_tree::{Content, Kind, Metadata, Node, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -15,9 +15,6 @@ mod keep;
 mod layers;
 mod oci;
 mod registry;
-// The one reader of tar headers, shared with the packages' `data.tar`: it depends on the tree only.
-#[path = "../../debian/src/tar_entries.rs"]
-mod tar_entries;
 
 pub use archive::{TarOptions, tar, tar_tree};
 pub use digest::tree_digest;

@@ -52,8 +52,12 @@ pub fn assemble(
     let esp = graph.stage("esp", &[signed.id()], move |results| {
         disk::esp(output, results.get::<Vec<u8>>(signed), identity, &facts.partition_sizes, facts.build_time)
     });
-    let disk = graph
-        .stage("disk", &[esp.id()], move |results| disk::disk(output, results.get(esp), identity, facts));
+    let disk = graph.stage("disk", &[esp.id()], move |results| {
+        if outputs::need_disk(outputs) {
+            disk::disk(output, results.get(esp), identity, facts)?;
+        }
+        disk::size(identity, facts)
+    });
     let keys = graph.stage("keys", &[], move |_| enrolment(output, secure_boot));
     let predicted = graph.stage("predict", &[signed.id()], move |results| {
         let site = Site { variables: &secure_boot.variables, authority: &secure_boot.db_authority };

@@ -54,7 +54,7 @@ fn layout(identity: &Identity, facts: &Facts) -> Result<DiskLayout, BuildError> 
 
 /// Size of the disk in bytes.
 pub(super) fn size(identity: &Identity, facts: &Facts) -> Result<u64, BuildError> {
-    Ok(layout(identity, facts)?.size())
+    Ok(layout(identity, facts)?.total_size())
 }
 
 /// Writes the disk with table and slot A.

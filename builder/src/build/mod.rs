@@ -465,7 +465,13 @@ pub fn sign(
 }
 
 /// Makes a release from an unsigned one and its signatures: the same bytes as if it had been signed at once.
-pub fn attach(folder: &Path, answers: SignatureSet, target: &Path, jobs: usize) -> Result<Built, BuildError> {
+pub fn attach(
+    folder: &Path,
+    answers: SignatureSet,
+    target: &Path,
+    outputs: &BTreeSet<OutputKind>,
+    jobs: usize,
+) -> Result<Built, BuildError> {
     let timings = Timings::start();
     let parts = Parts::load(folder)?;
     let keys = KeyFolder::open(&folder.join(KEYS_DIR))?.replaying(answers)?;

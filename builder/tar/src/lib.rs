@@ -1,5 +1,6 @@
 //! The entries of a `tar` archive, without their contents: headers are read, contents passed over, and where they
-//! lie is remembered. ustar, the GNU extensions for long names and large numbers, and pax (POSIX.1-2008, pax).
+//! lie is remembered. ustar, the GNU extensions for long names and large numbers, and pax (POSIX.1-2008, pax). Read by the packages' reader and by that of archives and image layers.
+#![forbid(unsafe_code)]
 
 use ashlar_tree::Metadata;
 use std::io::BufRead;
