@@ -95,7 +95,7 @@ pub fn add_files(
     for file in files {
         let ownership = file.ownership().unwrap_or_default();
         let kind = Kind::File(host.content(recipe, file));
-        tree.insert(file.path.as_bytes(), Node { metadata: owned(&ownership, time), kind })?;
+        tree.replace(file.path.as_bytes(), Node { metadata: owned(&ownership, time), kind })?;
     }
     Ok(())
 }
@@ -120,7 +120,8 @@ pub fn add_symlinks(tree: &mut Tree, links: &[Symlink], time: i64) -> Result<(),
 
 /// Takes out the paths that the recipe names; those that are not there are returned.
 pub fn remove<'a>(tree: &mut Tree, paths: &'a [String]) -> Vec<&'a str> {
-    paths.iter().filter(|path| tree.remove(path.as_bytes()).is_none()).map(String::as_str).collect()
+    let missing = tree.remove_all(paths.iter().map(String::as_bytes));
+    paths.iter().map(String::as_str).filter(|path| missing.contains(&path.as_bytes())).collect()
 }
 
 /// What the manifest says of a container; `defaults` is what its image's configuration says.
@@ -241,7 +242,7 @@ fn overlay_node(tree: &mut Tree, base: &[u8], path: &[u8], node: &Node) -> Resul
         if let Kind::HardLink(target) = &mut node.kind {
             target.splice(0..0, base.iter().copied());
         }
-        tree.insert(path, node)?;
+        tree.replace(path, node)?;
         return Ok(());
     };
     if !path.is_empty() {

@@ -29,6 +29,14 @@ pub fn digest(path: &Path) -> Result<(Digest, u64), BuildError> {
     Ok((digest, size))
 }
 
+/// Copies a file to a place where nothing is yet, sharing its blocks where the file system can.
+pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+    let source = std::fs::File::open(from).map_err(|e| BuildError::input("read", from, e))?;
+    let target = std::fs::File::create_new(to).map_err(|e| BuildError::io("create", to, e))?;
+    ashlar_outputs::copy_sparse(&source, &target).map(drop)?;
+    Ok(())
+}
+
 /// A folder being filled beside its final place. Dropped without [`Output::finish`], it is removed.
 #[derive(Debug)]
 pub struct Output {

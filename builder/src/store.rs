@@ -134,7 +134,7 @@ impl<'a> Store<'a> {
         if !from.is_file() {
             return self.damaged(&item.folder, &from);
         }
-        copy(&from, to)?;
+        output::copy(&from, to)?;
         // The copy is what goes into the release, so the copy is what is looked at.
         let (sha256, size) = output::digest(to)?;
         if (Entry { size, sha256 }) == entry {
@@ -169,15 +169,10 @@ impl Draft {
 
     /// Adds a copy of a file that is known to be this.
     pub fn copy(&mut self, name: &str, from: &Path, entry: Entry) -> Result<(), BuildError> {
-        copy(from, &self.folder.path().join(name))?;
+        output::copy(from, &self.folder.path().join(name))?;
         self.files.insert(name.to_owned(), entry);
         Ok(())
     }
-}
-
-/// Copies a file, sharing its blocks where the file system can.
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
-    std::fs::copy(from, to).map(drop).map_err(|e| BuildError::io("copy to", to, e))
 }
 
 #[cfg(test)]

@@ -78,9 +78,8 @@ pub fn assemble(
         Ok(release)
     });
     let mut wanted = vec![release.id()];
-    for kind in outputs {
+    for (kind, name) in outputs.iter().filter_map(|kind| Some((kind, kind.made_file()?))) {
         let needs = [disk.id(), release.id()];
-        let name = kind.file().unwrap_or("slot");
         let form =
             graph.stage(name, &needs, move |_| outputs::write(output, *kind, identity, facts.build_time));
         wanted.push(form.id());

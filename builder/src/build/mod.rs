@@ -477,9 +477,13 @@ pub fn attach(
     let keys = KeyFolder::open(&folder.join(KEYS_DIR))?.replaying(answers)?;
     let secure_boot = SecureBoot::from_keys(&keys)?;
     let output = Output::begin(target)?;
+    let copy = |name: &str| {
+        let (from, to) = (folder.join(name), output.path(name));
+        crate::output::copy(&from, &to).map(|()| (from, to))
+    };
+    copy(root::REPORT_FILE)?;
     for artifact in [&parts.facts.root, &parts.facts.verity] {
-        let (from, to) = (folder.join(&artifact.file), output.path(&artifact.file));
-        std::fs::copy(&from, &to).map_err(|e| BuildError::input("copy", &from, e))?;
+        let (from, to) = copy(&artifact.file)?;
         let (sha256, size) = crate::output::digest(&to)?;
         if (sha256, size) != (artifact.sha256, artifact.size) {
             let why = format!("`{}` is not the file that it describes", artifact.file);

@@ -52,6 +52,11 @@ impl OutputKind {
         }
     }
 
+    /// Name of the file where it is made from the rest of the release.
+    pub(super) fn made_file(self) -> Option<&'static str> {
+        if self == Self::Raw { None } else { self.file() }
+    }
+
     const fn format(self) -> Option<Format> {
         match self {
             Self::Qcow2 => Some(Format::Qcow2(Compression::Zstd)),

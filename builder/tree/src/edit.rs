@@ -68,6 +68,21 @@ fn components(path: &[u8]) -> Result<Vec<Vec<u8>>, TreeError> {
     Ok(parts)
 }
 
+/// The files of a part of a tree by their paths.
+fn collect(path: &[u8], node: Node, files: &mut BTreeMap<Vec<u8>, Node>) {
+    match node.kind {
+        Kind::Directory(entries) => {
+            for (name, child) in entries {
+                collect(&[path, b"/", &name].concat(), child, files);
+            }
+        }
+        Kind::HardLink(_) => {}
+        _ => {
+            files.insert(path.to_vec(), node);
+        }
+    }
+}
+
 impl Tree {
     /// A tree with nothing but its root directory.
     pub fn new(root: Metadata) -> Self {
@@ -268,6 +283,56 @@ impl Tree {
         }
     }
 
+    /// Takes the nodes at `paths` out of the tree with all below them, and gives back those paths where nothing was. A
+    /// file that has further names stays under these.
+    pub fn remove_all<'p>(&mut self, paths: impl IntoIterator<Item = &'p [u8]>) -> Vec<&'p [u8]> {
+        let mut gone = BTreeMap::new();
+        let mut missing = Vec::new();
+        for path in paths {
+            let place = self.resolve(path);
+            match (place, self.remove(path)) {
+                (Ok(place), Some(node)) => collect(&place, node, &mut gone),
+                _ => missing.push(path),
+            }
+        }
+        self.mend_links(&gone);
+        missing
+    }
+
+    /// As [`Tree::insert`], but further names of a file that is replaced keep what they had.
+    pub fn replace(&mut self, path: &[u8], node: Node) -> Result<(), TreeError> {
+        let place = self.resolve(path)?;
+        let old = self.get(&place).filter(|old| matches!(old.kind, Kind::File(_))).cloned();
+        self.insert(path, node)?;
+        if let Some(old) = old {
+            self.mend_links(&BTreeMap::from([(place, old)]));
+        }
+        Ok(())
+    }
+
+    /// Gives hard links to files that are `gone` what those were: the first takes the file's place, the others name it.
+    fn mend_links(&mut self, gone: &BTreeMap<Vec<u8>, Node>) {
+        let mut orphans: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+        self.walk(|path, node| {
+            if let Kind::HardLink(target) = &node.kind
+                && gone.contains_key(target)
+            {
+                orphans.entry(target.clone()).or_default().push(path.to_vec());
+            }
+        });
+        for (target, names) in orphans {
+            let (Some(first), Some(file)) = (names.first(), gone.get(&target)) else { continue };
+            for name in &names {
+                let Some(node) = self.get_mut(name) else { continue };
+                if name == first {
+                    *node = file.clone();
+                } else {
+                    node.kind = Kind::HardLink(first.clone());
+                }
+            }
+        }
+    }
+
     /// Calls `visit` for every node with its absolute path, parents before children, in byte order of
     /// the names; the root comes first as `/`.
     pub fn walk<'a>(&'a self, mut visit: impl FnMut(&[u8], &'a Node)) {
@@ -338,6 +403,23 @@ mod tests {
         assert_eq!(tree.resolve(b"/up/etc/passwd").unwrap(), b"/etc/passwd");
         tree.insert(b"/loop", Node::symlink(meta(), "loop")).unwrap();
         assert_eq!(tree.resolve(b"/loop/x"), Err(TreeError::LinkLoop("/loop/x".into())));
+    }
+
+    #[test]
+    fn what_has_further_names_outlives_the_first() {
+        let mut tree = merged();
+        tree.insert(b"/doc/a", Node::file(meta(), *b"text")).unwrap();
+        for name in [&b"/usr/b"[..], b"/usr/c"] {
+            let kind = Kind::HardLink(b"/doc/a".to_vec());
+            tree.insert(name, Node { metadata: meta(), kind }).unwrap();
+        }
+        let mut replaced = tree.clone();
+        assert_eq!(tree.remove_all([&b"/doc"[..], b"/none"]), [b"/none"]);
+        assert_eq!(tree.get(b"/usr/b").unwrap(), &Node::file(meta(), *b"text"));
+        assert_eq!(tree.get(b"/usr/c").unwrap().kind, Kind::HardLink(b"/usr/b".to_vec()));
+        replaced.replace(b"/doc/a", Node::file(meta(), *b"other")).unwrap();
+        assert_eq!(replaced.get(b"/doc/a").unwrap(), &Node::file(meta(), *b"other"));
+        assert_eq!(replaced.get(b"/usr/b").unwrap(), &Node::file(meta(), *b"text"));
     }
 
     #[test]
