@@ -136,8 +136,8 @@ fn container(recipe: &Container, defaults: &ImageDefaults) -> manifest::Containe
             .clone()
             .or_else(|| defaults.working_directory.clone())
             .unwrap_or_else(|| "/".into()),
-        uid: recipe.uid,
-        gid: recipe.gid,
+        uid: recipe.uid.unwrap_or(defaults.user.0),
+        gid: recipe.gid.unwrap_or(defaults.user.1),
         capabilities: recipe.capabilities.clone(),
         network: recipe.network,
         memory_max: recipe.memory.map(|size| size.0),
@@ -156,6 +156,8 @@ pub struct ImageDefaults {
     pub environment: std::collections::BTreeMap<String, String>,
     /// Working directory.
     pub working_directory: Option<String>,
+    /// User and group.
+    pub user: (u32, u32),
 }
 
 /// A container's recipe, its root file system and its image's defaults.

@@ -199,8 +199,32 @@ pub enum BuildError {
     Linter(#[from] ashlar_lint::LintError),
     /// A signature is missing from what is to be attached.
     #[error("the signature of the key `{0}` is missing")]
-    #[diagnostic(help("sign with `ashlar sign` where that key is, and give the file with `--signatures`"))]
+    #[diagnostic(help("sign with `ashlar sign` where that key is, and give the file to `ashlar attach`"))]
     Unsigned(String),
+    /// The keys are not those that the release was built for.
+    #[error("the key `{role}` in `{}` is not the one that this release was built for", keys.display())]
+    #[diagnostic(help("sign with the keys whose public halves lie in the unsigned release's folder `keys`"))]
+    OtherKeys {
+        /// Whose key.
+        role: String,
+        /// The folder.
+        keys: PathBuf,
+    },
+    /// A file that would be written is there already.
+    #[error("`{}` exists and is left as it is", .0.display())]
+    #[diagnostic(help("choose another name, or move it away"))]
+    Exists(PathBuf),
+    /// An image's user is none that its files know.
+    #[error(
+        "the image of the container `{container}` runs as the user `{user}`, which its /etc/passwd does not know"
+    )]
+    #[diagnostic(help("give `uid` and `gid` in the recipe"))]
+    UnknownUser {
+        /// The container.
+        container: String,
+        /// As its configuration says it.
+        user: String,
+    },
     /// Nothing can be asked on the terminal.
     #[error("cannot ask on the terminal: {0}")]
     Terminal(std::io::Error),
@@ -263,6 +287,7 @@ impl BuildError {
             | Self::ChangedMeanwhile(_)
             | Self::NotUnsigned { .. }
             | Self::NotSigned(_)
+            | Self::UnknownUser { .. }
             | Self::Configure(_)
             | Self::Linter(_)
             | Self::Compare(_)
@@ -275,10 +300,11 @@ impl BuildError {
             | Self::Predict(_) => exit::INPUT,
             Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
             Self::Lint { .. } => exit::FINDING,
-            Self::Keys(_) | Self::Unsigned(_) | Self::Terminal(_) => exit::KEYS,
+            Self::Keys(_) | Self::OtherKeys { .. } | Self::Unsigned(_) | Self::Terminal(_) => exit::KEYS,
             Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } | Self::Interrupted => exit::MACHINE,
             Self::OutputInTheWay(_)
             | Self::Io { .. }
+            | Self::Exists(_)
             | Self::Cache(_)
             | Self::Convert(_)
             | Self::TooLarge { .. }

@@ -50,7 +50,8 @@ impl Output {
     /// # Errors
     /// Refuses a `target` that exists and holds no release: it may be somebody's folder.
     pub fn begin(target: &Path) -> Result<Self, BuildError> {
-        if target.exists() && !target.join(RELEASE_FILE).is_file() {
+        let known = [RELEASE_FILE, crate::build::UNSIGNED_FILE];
+        if target.exists() && !known.iter().any(|file| target.join(file).is_file()) {
             let empty = std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_none());
             if !empty {
                 return Err(BuildError::OutputInTheWay(target.to_owned()));

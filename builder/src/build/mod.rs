@@ -439,29 +439,59 @@ fn public_halves(keys: &KeyFolder, output: &Output) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Signs an unsigned release with those keys of `roles`, where `answers` do not have the signature already. What
-/// was asked for and what signed it come back; `true` when nothing is missing.
+/// What [`sign`] has come to.
+#[derive(Debug)]
+pub struct Signed {
+    /// What was asked for and has no signature yet.
+    pub request: SigningRequest,
+    /// The signatures, older ones included.
+    pub answers: SignatureSet,
+    /// What was signed, when nothing is missing: for the person whose keys they are.
+    pub summary: Option<SignedSummary>,
+}
+
+/// What the signatures of a release are about.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedSummary {
+    /// Authenticode SHA-256 of the UKI: what the db key has signed.
+    pub authenticode: Digest,
+    /// PCR 11 in which the state volume opens: what the pcr key has signed.
+    pub pcr11: Digest,
+}
+
+/// Signs the unsigned release in `folder` with those keys of `roles`, where `answers` do not have the signature already.
 pub fn sign(
-    parts: &Parts,
+    folder: &Path,
     keys: &KeyFolder,
     roles: &[Role],
     answers: SignatureSet,
-) -> Result<(SigningRequest, SignatureSet, bool), BuildError> {
+) -> Result<Signed, BuildError> {
+    let parts = Parts::load(folder)?;
+    // They may have stayed at home; then `attach` sees whose signatures these are.
+    let wanted = folder.join(KEYS_DIR);
+    if wanted.exists() {
+        let wanted = KeyFolder::open(&wanted)?;
+        for role in Role::BUILD {
+            if wanted.fingerprint(role)? != keys.fingerprint(role)? {
+                return Err(BuildError::OtherKeys { role: role.to_string(), keys: keys.path().to_owned() });
+            }
+        }
+    }
     let recorder = Recorder::new(answers);
     let recording = keys.answering(&recorder, roles)?;
-    let result = uki::sign(parts, UkiSigners { db: recording.db(), pcr: recording.pcr(), verify: true });
+    let signers = UkiSigners { db: recording.db(), pcr: recording.pcr(), verify: true };
+    let summary = match uki::sign(&parts, signers) {
+        Ok(signed) => Some(uki::summary(&signed)?),
+        Err(BuildError::Keys(KeyError::Unanswered(_))) => None,
+        Err(error) => return Err(error),
+    };
     let about = About {
         image_id: parts.facts.image_id.clone(),
         image_version: parts.facts.image_version.clone(),
         root_hash: Some(parts.facts.root_hash),
         cmdline: Some(parts.facts.cmdline.clone()),
     };
-    let complete = match result {
-        Ok(_) => true,
-        Err(BuildError::Keys(KeyError::Unanswered(_))) => false,
-        Err(error) => return Err(error),
-    };
-    Ok((recorder.request(about), recorder.answers(), complete))
+    Ok(Signed { request: recorder.request(about), answers: recorder.answers(), summary })
 }
 
 /// Makes a release from an unsigned one and its signatures: the same bytes as if it had been signed at once.

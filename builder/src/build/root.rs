@@ -130,7 +130,7 @@ fn container<'a>(
     let time = build.time;
     let name = format!("container {}", recipe.name);
     let (mut tree, defaults) = match build.trees.image(&recipe.name) {
-        Some(image) => (image.source.tree.clone(), trees::defaults(image)),
+        Some(image) => (image.source.tree.clone(), trees::defaults(recipe, image)?),
         None => {
             let tree = packaged(build, &name, part(packages, &name), None, composed)?;
             (tree, compose::ImageDefaults::default())

@@ -1,5 +1,6 @@
 //! The signed UKI.
 
+use super::SignedSummary;
 use super::parts::Parts;
 use crate::error::BuildError;
 use ashlar_boot::uki::Section;
@@ -47,12 +48,7 @@ pub fn sign(parts: &Parts, signers: UkiSigners<'_>) -> Result<Vec<u8>, BuildErro
     let public_key = pcr_policy::public_key_pem(signers.pcr)?;
     let mut sections = sections(parts, &public_key);
     let unsigned = ashlar_boot::uki::build(&parts.stub, &sections)?;
-    let phases = predict::pcr11(&Uki::parse(&unsigned)?)?;
-    let at_enter_initrd = phases
-        .iter()
-        .find(|variant| variant.name == predict::AFTER_ENTER_INITRD)
-        .ok_or(BuildError::NoPhase)?
-        .value;
+    let at_enter_initrd = pcr11(&unsigned)?;
     let policy = pcr_policy::sign(signers.pcr, &[BTreeMap::from([(11, at_enter_initrd)])])?;
     sections.push(Section { name: ".pcrsig", data: policy.as_bytes() });
     let with_policy = ashlar_boot::uki::build(&parts.stub, &sections)?;
@@ -62,6 +58,18 @@ pub fn sign(parts: &Parts, signers: UkiSigners<'_>) -> Result<Vec<u8>, BuildErro
         authenticode::verify(&signed, signers.db.certificate_der())?;
     }
     Ok(signed)
+}
+
+/// PCR 11 in the phase in which the state volume opens.
+fn pcr11(uki: &[u8]) -> Result<Digest, BuildError> {
+    let phases = predict::pcr11(&Uki::parse(uki)?)?;
+    let found = phases.iter().find(|variant| variant.name == predict::AFTER_ENTER_INITRD);
+    Ok(found.ok_or(BuildError::NoPhase)?.value)
+}
+
+/// What the signatures of a UKI are about.
+pub(super) fn summary(uki: &[u8]) -> Result<SignedSummary, BuildError> {
+    Ok(SignedSummary { authenticode: ashlar_measured_boot::authenticode::digest(uki)?, pcr11: pcr11(uki)? })
 }
 
 /// What `release.json` says of the signed UKI.

@@ -47,7 +47,7 @@ impl FromFlag {
 }
 
 #[derive(Debug, Args)]
-struct Settings {
+pub(super) struct Settings {
     /// Profile of the recipe; may be given more than once
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
@@ -84,7 +84,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn options(self, recipe: PathBuf) -> Options {
+    pub(super) fn options(self, recipe: PathBuf) -> Options {
         let jobs = self.jobs.map(usize::from);
         if let Some(jobs) = jobs {
             // It fails only where the pool was made before, and nothing has used it yet.
@@ -177,7 +177,7 @@ pub(super) fn show(built: &Built, output: &Path) {
     if let Some(path) = &built.lock_written {
         eprintln!("note: wrote `{}`; keep it in version control", path.display());
     }
-    let output = output.display();
+    let (built_output, output) = (output, output.display());
     let Some(release) = &built.release else {
         print(&format!(
             "built in `{output}` without signatures\nnext: take `{output}` to where the keys are, run ashlar sign \
@@ -186,8 +186,11 @@ pub(super) fn show(built: &Built, output: &Path) {
         return;
     };
     let slot = &release.slot;
+    // Without its disk there is nothing to start.
+    let raw = built_output.join(&release.disk.file).exists();
+    let next = if raw { format!("next: ashlar qemu {output}\n") } else { String::new() };
     print(&format!(
-        "built {} {} in `{output}`: root {}, verity {}, esp {}\nroot hash {}\nnext: ashlar qemu {output}\n",
+        "built {} {} in `{output}`: root {}, verity {}, esp {}\nroot hash {}\n{next}",
         release.image_id,
         release.image_version,
         human(slot.root.size),

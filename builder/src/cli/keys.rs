@@ -23,6 +23,12 @@ pub(super) struct Where {
     keys: PathBuf,
 }
 
+/// A file that is named on the command line, for `keys.toml`, whose paths are relative to the key folder and not to
+/// where the command ran.
+fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, BuildError> {
+    path.map(|path| std::path::absolute(&path).map_err(|e| BuildError::input("find", &path, e))).transpose()
+}
+
 /// Asks on the terminal; off one, nobody is asked.
 fn access() -> Access {
     if !std::io::stdin().is_terminal() {
@@ -71,8 +77,8 @@ impl Import {
         let keys = KeyFolder::open_with(&self.directory, &access)?;
         let place = TokenPlace {
             uri: self.pkcs11.parse()?,
-            module: self.module,
-            pin: self.pin_file.map_or(SecretSource::Ask, SecretSource::File),
+            module: absolute(self.module)?,
+            pin: absolute(self.pin_file)?.map_or(SecretSource::Ask, SecretSource::File),
         };
         let place = ashlar_keys::pkcs11::import(&place, self.role, &keys.pkcs8(self.role)?, &access)?;
         print(&format!(
@@ -149,8 +155,8 @@ impl New {
             let roles = if self.on_token.is_empty() { Role::ALL.to_vec() } else { self.on_token.clone() };
             let place = TokenPlace {
                 uri: uri.parse()?,
-                module: self.module.clone(),
-                pin: self.pin_file.clone().map_or(SecretSource::Ask, SecretSource::File),
+                module: absolute(self.module.clone())?,
+                pin: absolute(self.pin_file.clone())?.map_or(SecretSource::Ask, SecretSource::File),
             };
             return Ok(roles.into_iter().map(|role| (role, Home::Token(Box::new(place.clone())))).collect());
         }

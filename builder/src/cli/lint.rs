@@ -6,13 +6,18 @@ use crate::error::{BuildError, exit};
 use crate::progress;
 use ashlar_lint::{LintError, rule, rules};
 use clap::Args;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Lint {
+    /// The recipe
+    #[arg(required_unless_present_any = ["explain", "rules"])]
+    recipe: Option<PathBuf>,
+    // Not `Option<build::From>`: clap's derive takes a flattened option for absent when it holds another flattened struct.
     #[command(flatten)]
-    from: Option<build::From>,
+    settings: build::Settings,
     /// Say what a rule is about and how to allow what it finds
     #[arg(long, value_name = "RULE", conflicts_with = "recipe")]
     explain: Option<String>,
@@ -35,7 +40,7 @@ impl Lint {
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let Some(from) = self.from.filter(|_| !self.rules) else {
+        let Some(recipe) = self.recipe else {
             if self.json {
                 print_json(&rules())?;
             } else {
@@ -44,7 +49,7 @@ impl Lint {
             }
             return Ok(ExitCode::SUCCESS);
         };
-        let outcome = pipeline::lint(&from.options(), progress::for_stderr().as_ref())?;
+        let outcome = pipeline::lint(&self.settings.options(recipe), progress::for_stderr().as_ref())?;
         if self.json {
             print_json(&outcome.report)?;
         } else {

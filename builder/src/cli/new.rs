@@ -44,7 +44,10 @@ impl Init {
         let text = text(&self.id.unwrap_or_else(|| id_of(&self.recipe)));
         // A name that cannot be one is said before anything is written.
         crate::recipe::Recipe::parse(&self.recipe.display().to_string(), &text)?;
-        let fail = |e| BuildError::io("write a new recipe to", &self.recipe, e);
+        let fail = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => BuildError::Exists(self.recipe.clone()),
+            _ => BuildError::io("write a new recipe to", &self.recipe, e),
+        };
         let mut file = std::fs::File::create_new(&self.recipe).map_err(fail)?;
         file.write_all(text.as_bytes()).map_err(fail)?;
         let recipe = self.recipe.display();

@@ -1,7 +1,7 @@
 //! `ashlar sign` and `ashlar attach`: signing where the keys are, not where the build is.
 
 use super::{build, keys, print};
-use crate::build::{self as pipeline, OutputKind, Parts};
+use crate::build::{self as pipeline, OutputKind};
 use crate::error::BuildError;
 use crate::inspect::read_whole;
 use ashlar_keys::offline::{SignatureSet, TEXT_LIMIT};
@@ -54,7 +54,6 @@ fn read(path: &Path) -> Result<SignatureSet, BuildError> {
 impl Sign {
     pub(super) fn run(self) -> Result<ExitCode, BuildError> {
         let keys = self.keys.open()?;
-        let parts = Parts::load(&self.unsigned)?;
         let path = self.output.unwrap_or_else(|| self.unsigned.join(SIGNATURES));
         let before = if path.exists() { read(&path)? } else { SignatureSet::default() };
         let roles = match (self.show, self.role.is_empty()) {
@@ -62,8 +61,14 @@ impl Sign {
             (false, true) => Role::BUILD.to_vec(),
             (false, false) => self.role,
         };
-        let (request, answers, complete) = pipeline::sign(&parts, &keys, &roles, before)?;
-        print(&request.to_string());
+        let signed = pipeline::sign(&self.unsigned, &keys, &roles, before)?;
+        print(&signed.request.to_string());
+        if let Some(summary) = signed.summary {
+            print(&format!(
+                "db            EFI program with Authenticode SHA-256 {}\npcr           policy for PCR 11 = {}\n",
+                summary.authenticode, summary.pcr11
+            ));
+        }
         if self.show {
             return Ok(ExitCode::SUCCESS);
         }
@@ -71,11 +76,11 @@ impl Sign {
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let fail = |e| BuildError::io("write the signatures", &path, e);
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
-        file.write_all(answers.to_json()?.as_bytes()).map_err(fail)?;
+        file.write_all(signed.answers.to_json()?.as_bytes()).map_err(fail)?;
         file.as_file().sync_all().map_err(fail)?;
         file.persist(&path).map_err(|error| fail(error.error))?;
         let path = path.display();
-        if complete {
+        if signed.summary.is_some() {
             print(&format!("signed; next: ashlar attach {} {path} -o out\n", self.unsigned.display()));
         } else {
             print(&format!("signed in part in `{path}`; next: ashlar sign where the other key is\n"));
@@ -88,7 +93,11 @@ impl Attach {
     pub(super) fn run(self) -> Result<ExitCode, BuildError> {
         let mut answers = SignatureSet::default();
         if self.signatures.is_empty() {
-            answers.merge(read(&self.unsigned.join(SIGNATURES))?)?;
+            let path = self.unsigned.join(SIGNATURES);
+            if !path.exists() {
+                return Err(BuildError::Unsigned("db".into()));
+            }
+            answers.merge(read(&path)?)?;
         }
         for path in &self.signatures {
             answers.merge(read(path)?)?;

@@ -33,12 +33,10 @@ pub struct Container {
     pub environment: BTreeMap<String, String>,
     /// Working directory.
     pub working_directory: Option<String>,
-    /// User id.
-    #[serde(default)]
-    pub uid: u32,
-    /// Group id.
-    #[serde(default)]
-    pub gid: u32,
+    /// User id; the one of an OCI image's configuration otherwise, or 0.
+    pub uid: Option<u32>,
+    /// Group id; the one of an OCI image's configuration otherwise, or 0.
+    pub gid: Option<u32>,
     /// Capabilities kept.
     #[serde(default)]
     pub capabilities: Vec<String>,
