@@ -284,6 +284,9 @@ pub(super) fn write(build: &Build<'_>, composed: &Composed, key: &Key) -> Result
         notes: composed.notes.clone(),
         configured: composed.configured.clone(),
     };
+    // What changed meanwhile must not be kept under the hash of what was there before.
+    build.files.unchanged()?;
+    build.trees.unchanged()?;
     let mut draft = build.store.draft()?;
     for artifact in [&root.image, &root.verity] {
         let entry = Entry { size: artifact.size, sha256: artifact.sha256 };
