@@ -446,7 +446,8 @@ fn the_examples_for_ci_do_what_they_say() {
         let mut offline = String::new();
         for role in ["PK", "KEK", "db", "pcr", "channel", "configuration"] {
             std::fs::remove_file(case.path("keys").join(format!("{role}.key"))).unwrap();
-            offline += &format!("{role} = \"offline\"\n");
+            offline.push_str(role);
+            offline.push_str(" = \"offline\"\n");
         }
         case.write("keys/keys.toml", offline);
         let path = format!("{}:{}", programs::folder().display(), std::env::var("PATH").unwrap());

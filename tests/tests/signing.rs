@@ -280,7 +280,8 @@ fn a_key_that_moved_to_a_token() {
         import.arg("--module").arg(&module).arg("--pin-file").arg(case.path("pin"));
         let run = Run::of(import.env("SOFTHSM2_CONF", &configuration)).ok();
         let line = run.stdout.lines().find(|line| line.starts_with(&format!("{role} = "))).unwrap();
-        lines += &format!("{line}\n");
+        lines.push_str(line);
+        lines.push('\n');
         std::fs::remove_file(case.path(format!("moved/{role}.key"))).unwrap();
     }
     secret(&case, "moved/keys.toml", &lines);
