@@ -16,9 +16,10 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// Runs a program in the checkout with its output shown and with more environment; fails when it fails.
+/// Runs a program in the checkout with its output shown and with more environment; fails when it fails. What it runs is told on
+/// standard error: standard output may be JSON.
 pub fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<(), String> {
-    println!("xtask: {program} {}", arguments.join(" "));
+    eprintln!("xtask: {program} {}", arguments.join(" "));
     let status = Command::new(program)
         .args(arguments)
         .envs(environment.iter().copied())

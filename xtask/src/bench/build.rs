@@ -19,6 +19,7 @@ pub fn run(settings: &Settings) -> Result<Table, String> {
     lab.fill(&lab.recipe(example, None, &[], "")?, example.name)?;
     // In turn, so that a change of the machine's speed meets all of them.
     for round in 0..settings.runs {
+        eprintln!("xtask: whole builds, round {} of {}", round + 1, settings.runs);
         let recipe = lab.recipe(example, None, &[], "")?;
         lab.forget_stages()?;
         settle()?;
@@ -46,7 +47,8 @@ pub fn run(settings: &Settings) -> Result<Table, String> {
         // The tree comes from an image that every fsck.erofs can read.
         lab.build(&lab.recipe(root, Some(PACKINGS[0]), &[], "")?, root.name, "out", &[])?;
         let tree = lab.extract(&lab.path("out/root.erofs"), root.name)?;
-        for _ in 0..settings.runs {
+        for round in 0..settings.runs {
+            eprintln!("xtask: {} root, round {} of {}", root.name, round + 1, settings.runs);
             stages::round(&lab, root, &tree, &mut table)?;
         }
     }

@@ -84,7 +84,8 @@ pub fn run(settings: &Settings) -> Result<Table, String> {
                 table.note(format!("this machine's mkfs.erofs does not know {}", packing.algorithm));
             }
         }
-        for _ in 0..settings.runs {
+        for round in 0..settings.runs {
+            eprintln!("xtask: {} root, round {} of {}", root.name, round + 1, settings.runs);
             for (name, image) in &images {
                 one(&lab, root.name, name, image, &mut table)?;
             }
