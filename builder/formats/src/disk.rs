@@ -221,12 +221,15 @@ pub fn read<R: Read + Seek + std::fmt::Debug>(disk: &mut R) -> Result<Vec<Partit
     table
         .partitions()
         .iter()
+        // UEFI Specification 2.10, table 5.7: an entry with this type is not used. The crate goes by the whole entry.
+        .filter(|(_, entry)| entry.is_used())
         .map(|(&number, entry)| {
             let extent = entry
                 .last_lba
                 .checked_sub(entry.first_lba)
                 .and_then(|sectors| sectors.checked_add(1)?.checked_mul(SECTOR))
-                .zip(entry.first_lba.checked_mul(SECTOR));
+                .zip(entry.first_lba.checked_mul(SECTOR))
+                .filter(|(length, offset)| offset.checked_add(*length).is_some());
             let (length, offset) = extent.ok_or_else(|| unreadable("a partition ends before it begins"))?;
             Ok(PartitionInfo {
                 number,

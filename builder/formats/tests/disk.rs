@@ -112,6 +112,19 @@ fn hostile_tables_with_right_checksums_are_survived() {
     good.extend_from_slice(&whole[whole.len() - 512..]);
     mend(&mut good);
     assert_eq!(disk::read(&mut std::io::Cursor::new(good.clone())).unwrap().len(), 7);
+    let read = |change: &dyn Fn(&mut [u8])| {
+        let mut changed = good.clone();
+        // The first entry: type (16 bytes), GUID (16 bytes), first and last block (UEFI 2.10, table 5.7).
+        change(&mut changed[1024..1024 + 128]);
+        mend(&mut changed);
+        disk::read(&mut std::io::Cursor::new(changed))
+    };
+    assert_eq!(read(&|entry| entry[..16].fill(0)).unwrap().len(), 6, "an entry without a type is not used");
+    let beyond = read(&|entry| {
+        entry[32..40].copy_from_slice(&(1_u64 << 54).to_le_bytes());
+        entry[40..48].copy_from_slice(&((1_u64 << 55) - 1).to_le_bytes());
+    });
+    assert!(beyond.is_err(), "a partition that ends at 2^64 is none");
     let mut accepted = 0;
     for at in (512..512 + 88).chain(1024..1024 + 8 * 128) {
         for value in [0, 1, 0x7f, 0x80, 0xff] {
