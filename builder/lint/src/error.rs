@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum LintError {
     /// An allowance names a rule that does not exist.
-    #[error("there is no lint rule `{name}`{}; `ashlar lint --rules` lists them", did_you_mean(.nearest.as_deref()))]
+    #[error("there is no rule `{name}`{}; `ashlar lint --rules` lists them", did_you_mean(.nearest.as_deref()))]
     UnknownRule {
         /// The name that was given.
         name: String,

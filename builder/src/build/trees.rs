@@ -8,7 +8,7 @@ use crate::packages::Source as Settings;
 use crate::recipe::{Container, Recipe, Source};
 use ashlar_cache::Cache;
 use ashlar_image::digest::Digest;
-use ashlar_sources::{Image, ImageOptions, Owner, TarOptions};
+use ashlar_sources::{Image, ImageOptions, Owner, TarOptions, Time};
 use ashlar_tree::{Kind, Tree};
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub struct Trees {
 }
 
 /// Reads the trees of one list.
-fn overlays(recipe: &Recipe, list: &[Source], cache: &Cache) -> Result<Vec<Overlay>, BuildError> {
+fn overlays(recipe: &Recipe, list: &[Source], time: i64, cache: &Cache) -> Result<Vec<Overlay>, BuildError> {
     let mut all = Vec::new();
     for source in list {
         let read = match (&source.directory, &source.tar) {
@@ -39,6 +39,8 @@ fn overlays(recipe: &Recipe, list: &[Source], cache: &Cache) -> Result<Vec<Overl
                 let options = ashlar_sources::Options {
                     owner: if source.keep_owner { Owner::Keep } else { Owner::Root },
                     exclude: source.exclude.clone(),
+                    // When files were checked out is nothing that an image depends on.
+                    time: Time::All(time),
                     ..ashlar_sources::Options::default()
                 };
                 ashlar_sources::directory(&recipe.host_path(path), &options)?
@@ -67,10 +69,11 @@ impl Trees {
         settings: &Settings,
         cache: &Cache,
     ) -> Result<Self, BuildError> {
-        let mut trees = Self { root: overlays(recipe, &recipe.sources, cache)?, ..Self::default() };
+        let time = recipe.image.build_time.map_or(lock.index_date, |time| time.0);
+        let mut trees = Self { root: overlays(recipe, &recipe.sources, time, cache)?, ..Self::default() };
         for container in &recipe.containers {
             let name = &container.name;
-            trees.containers.insert(name.clone(), overlays(recipe, &container.sources, cache)?);
+            trees.containers.insert(name.clone(), overlays(recipe, &container.sources, time, cache)?);
             let image = if let Some(layout) = &container.oci_layout {
                 ashlar_sources::layout(&recipe.host_path(layout), &ImageOptions::default(), cache)?
             } else if let Some(locked) = lock.images.iter().find(|image| image.container == *name) {

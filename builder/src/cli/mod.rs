@@ -13,6 +13,7 @@ mod sign;
 
 use crate::error::BuildError;
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Builds, inspects and starts measured operating system images.
@@ -62,8 +63,19 @@ enum Command {
     Man(generate::Man),
 }
 
+/// Width of errors in columns where nobody's terminal gives it: paths in logs stay in one piece.
+const LOG_WIDTH: usize = 10_000;
+
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
+    if !std::io::stderr().is_terminal() {
+        let handler = |_: &dyn miette::Diagnostic| {
+            Box::new(miette::MietteHandlerOpts::new().width(LOG_WIDTH).build())
+                as Box<dyn miette::ReportHandler>
+        };
+        // It fails only where one was set before, and none was.
+        let _ = miette::set_hook(Box::new(handler));
+    }
     let result = match Arguments::parse().command {
         Command::Keys(keys) => keys.run(),
         Command::Build(build) => build.run(),

@@ -10,6 +10,13 @@ pub fn schema() -> Value {
         root.insert("title".into(), json!("Ashlar recipe"));
         // A recipe that extends another need not have every table itself.
         root.remove("required");
+        if let Some(tables) = root.get_mut("$defs").and_then(Value::as_object_mut) {
+            for name in ["Image", "Kernel"] {
+                if let Some(table) = tables.get_mut(name).and_then(Value::as_object_mut) {
+                    table.remove("required");
+                }
+            }
+        }
         let profile = root.get("properties").cloned().unwrap_or_default();
         if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
             properties.insert(
