@@ -69,12 +69,10 @@ const LOG_WIDTH: usize = 10_000;
 /// Runs the program with the process's arguments.
 pub fn run() -> ExitCode {
     if !std::io::stderr().is_terminal() {
-        let handler = |_: &dyn miette::Diagnostic| {
-            Box::new(miette::MietteHandlerOpts::new().width(LOG_WIDTH).build())
-                as Box<dyn miette::ReportHandler>
-        };
         // It fails only where one was set before, and none was.
-        let _ = miette::set_hook(Box::new(handler));
+        let _ = miette::set_hook(Box::new(|_| {
+            Box::new(miette::MietteHandlerOpts::new().width(LOG_WIDTH).build())
+        }));
     }
     let result = match Arguments::parse().command {
         Command::Keys(keys) => keys.run(),
