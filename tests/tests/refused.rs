@@ -1,7 +1,9 @@
 //! The same image with something changed: refused by the right part, or harmless and told.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+use ashlar_formats::erofs::read::{Part, Reader};
 use ashlar_image::layout::Role;
+use ashlar_image::manifest::INIT_PATH;
 use ashlar_image::report::Report;
 use ashlar_image::verity;
 use ashlar_keys::{KeyFolder, NewKeys, authenticode};
@@ -11,6 +13,7 @@ use ashlar_qemu::{Machine, MachineConfig};
 use ashlar_tests::disk::{EXTRA, UKI};
 use ashlar_tests::machine::{UP, get, machine, ready};
 use ashlar_tests::{Built, Disk, built};
+use std::fs::File;
 use std::time::Duration;
 
 /// What no console shows before the firmware has let the UKI run.
@@ -78,21 +81,25 @@ fn a_command_line_signed_with_another_key_is_refused_by_the_firmware() {
     refused_by_firmware(built, &disk);
 }
 
-/// Where the init program lies in the root, in bytes: erofs keeps the blocks of a file together.
+/// The first block of the init program's content in the root, in bytes from its start.
 fn init_in_root(built: &Built) -> u64 {
-    let init = std::fs::read(ashlar_tests::programs::folder().join("ashlar-init")).unwrap();
-    let root = std::fs::read(built.file(&built.release.slot.root.file)).unwrap();
-    let (first, _) = init.split_first_chunk::<4096>().unwrap();
-    let found: Vec<_> = root.chunks_exact(4096).enumerate().filter(|(_, block)| block == first).collect();
-    assert_eq!(found.len(), 1, "init must lie in the root once");
-    found[0].0 as u64 * 4096
+    let artifact = &built.release.slot.root;
+    let root = Reader::open(File::open(built.file(&artifact.file)).unwrap(), artifact.size).unwrap();
+    let owners = root.owners(&root.entries().unwrap()).unwrap();
+    let is_init = |at: &u64| {
+        let owner = owners.locate(*at);
+        owner.is_some_and(|owner| {
+            owner.path.as_deref() == Some(INIT_PATH.as_bytes())
+                && matches!(owner.part, Part::Data { offset: 0, .. })
+        })
+    };
+    (0..artifact.size / 4096).map(|block| block * 4096).find(is_init).unwrap()
 }
 
 #[test]
 fn a_byte_changed_in_the_root_is_refused_by_verity() {
     let Some(built) = wanted() else { return };
     let disk = Disk::copy_of(built);
-    // Unused padding of the ELF header of init: without verity the machine would run as ever.
     let init = init_in_root(built);
     disk.flip(Role::Root, init + 15);
     refused_by_verity(built, &disk, &format!("data block {} ", init / 4096));
