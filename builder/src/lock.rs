@@ -49,6 +49,23 @@ pub struct Lock {
     pub parts: Vec<Part>,
 }
 
+/// What lies where a lock file should be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// Nothing.
+    None,
+    /// A lock file of an older format, which this program writes anew where it may.
+    Outdated(u32),
+    /// A lock file.
+    Lock(Box<Lock>),
+}
+
+/// What every format begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+}
+
 /// A suite at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -131,19 +148,23 @@ pub fn beside(recipe: &Path) -> PathBuf {
 }
 
 impl Lock {
-    /// Reads a lock file; none when there is no such file.
-    pub fn load(path: &Path) -> Result<Option<Self>, BuildError> {
+    /// Reads a lock file.
+    pub fn load(path: &Path) -> Result<Stored, BuildError> {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Stored::None),
             Err(error) => return Err(BuildError::input("read the lock file", path, error)),
         };
         let bad = |why| BuildError::BadLock { path: path.to_owned(), why };
-        let lock: Self = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
-        if lock.format != FORMAT {
-            return Err(bad(format!("its format is {}; this program reads {FORMAT}", lock.format)));
+        // The format first: what an older program wrote is no mistake of the user's.
+        let head: Head = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+        match head.format {
+            FORMAT => {}
+            older if older < FORMAT => return Ok(Stored::Outdated(older)),
+            newer => return Err(bad(format!("its format is {newer}; this program reads {FORMAT}"))),
         }
-        Ok(Some(lock))
+        let lock = toml::from_str(&text).map_err(|error| bad(error.message().to_owned()))?;
+        Ok(Stored::Lock(Box::new(lock)))
     }
 
     /// A lock of `parts`, whose packages were chosen from `index`.
@@ -269,7 +290,7 @@ mod tests {
     fn a_lock_survives_the_disk_and_fits_only_its_recipe() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image.lock");
-        assert_eq!(Lock::load(&path).unwrap(), None);
+        assert_eq!(Lock::load(&path).unwrap(), Stored::None);
         let one = recipe("\"crun\"");
         let mut parts = requests(&one);
         parts[1].packages.push(Locked {
@@ -296,8 +317,8 @@ mod tests {
             parts,
         };
         lock.save(&path).unwrap();
-        let read = Lock::load(&path).unwrap().unwrap();
-        assert_eq!(read, lock);
+        let Stored::Lock(read) = Lock::load(&path).unwrap() else { panic!("it was just written") };
+        assert_eq!(*read, lock);
         assert_eq!(read.misfit(&one).unwrap(), None);
         let misfit = |recipe: &Recipe| read.misfit(recipe).unwrap().unwrap();
         assert!(misfit(&recipe("\"crun\", \"tzdata\"")).contains("`root`"));
@@ -322,5 +343,9 @@ mod tests {
         let path = dir.path().join("image.lock");
         std::fs::write(&path, "hello").unwrap();
         assert!(matches!(Lock::load(&path), Err(BuildError::BadLock { .. })));
+        std::fs::write(&path, "format = 99\n").unwrap();
+        assert!(Lock::load(&path).unwrap_err().to_string().contains("its format is 99"));
+        std::fs::write(&path, "format = 1\nsuite = \"trixie\"\n").unwrap();
+        assert_eq!(Lock::load(&path).unwrap(), Stored::Outdated(1));
     }
 }

@@ -2,7 +2,7 @@
 //! then fetch.
 
 use crate::error::BuildError;
-use crate::lock::{self, Lock, LockedImage};
+use crate::lock::{self, Lock, LockedImage, Stored};
 use crate::recipe::Recipe;
 use ashlar_cache::Cache;
 use ashlar_debian::{
@@ -164,16 +164,19 @@ impl Source {
         cache: &Cache,
         progress: &dyn Progress,
     ) -> Result<(Lock, bool), BuildError> {
-        let old = match policy {
-            LockPolicy::Refresh => None,
+        let stored = match policy {
+            LockPolicy::Refresh => Stored::None,
             _ => Lock::load(path)?,
         };
-        let why = match old {
-            Some(lock) => match lock.misfit(recipe)? {
-                None => return Ok((lock, false)),
+        let why = match stored {
+            Stored::Lock(lock) => match lock.misfit(recipe)? {
+                None => return Ok((*lock, false)),
                 Some(why) => why,
             },
-            None => "there is no such file".into(),
+            Stored::Outdated(format) => {
+                format!("an older version of this program wrote it (format {format})")
+            }
+            Stored::None => "there is no such file".into(),
         };
         if policy == LockPolicy::Locked {
             return Err(BuildError::Locked { path: path.to_owned(), why });
