@@ -10,7 +10,7 @@ const PLAIN: [&str; 6] = ["image", "debian", "root", "kernel", "partitions", "li
 const ALIKE: [&str; 4] = ["container.source", "container.file", "lint.smallest-slot", "profile"];
 
 fn keys(schema: &Value, node: &Value, prefix: &str, found: &mut BTreeSet<String>) {
-    if ALIKE.contains(&prefix) {
+    if !node.is_object() || ALIKE.contains(&prefix) {
         return;
     }
     if let Some(name) = node["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
