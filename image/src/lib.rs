@@ -4,10 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod cmdline;
+pub mod control;
 pub mod digest;
 pub mod layout;
 pub mod manifest;
 pub mod measure;
 pub mod release;
 pub mod report;
+pub mod state;
 pub mod verity;
