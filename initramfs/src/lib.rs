@@ -6,7 +6,8 @@
 //! the machine is switched off.
 //!
 //! What decides something is pure and tested without a machine: [`gpt`], [`verity`], [`slot`], [`dm`],
-//! [`efi`], [`dhcp`], [`netlink`], [`supervisor`], [`oci`]. The rest moves bytes to and from the kernel.
+//! [`efi`], [`dhcp`], [`netlink`], [`supervision::unit`],
+//! [`oci`]. The rest moves bytes to and from the kernel.
 
 pub mod block;
 pub mod boot;
@@ -21,19 +22,18 @@ pub mod gpt;
 pub mod guid;
 pub mod initrd;
 pub mod input;
-pub mod logfile;
+pub mod journal;
 pub mod measure;
 pub mod modules;
 pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod oci;
-pub mod process;
 pub mod report;
 pub mod root;
 pub mod shutdown;
 pub mod slot;
-pub mod supervisor;
+pub mod supervision;
 pub mod switch;
 mod sys;
 pub mod sysctl;

@@ -103,6 +103,7 @@ mod tests {
             running,
             starts: 1,
             last_exit: last_exit.map(str::to_owned),
+            ..Default::default()
         };
         let report = Report {
             image_id: "container-host".into(),

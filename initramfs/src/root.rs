@@ -8,8 +8,9 @@ use crate::measure::{self, Phase};
 use crate::mounts::{self, OPTIONAL, ROOT};
 use crate::network::Network;
 use crate::oci::bundle;
+use crate::supervision::Supervisor;
 use crate::uevent::Uevents;
-use crate::{cgroup, console, logfile, modules, process, sysctl};
+use crate::{cgroup, console, journal, modules, sysctl};
 use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use machine::Machine;
 use rustix::system::RebootCommand;
@@ -39,7 +40,7 @@ pub fn run() -> Result<Infallible, Error> {
     }
     mounts::link_standard_files()?;
     mounts::populate_var()?;
-    for folder in [logfile::FOLDER, bundle::FOLDER] {
+    for folder in [journal::lines::FOLDER, bundle::FOLDER] {
         mounts::make_dir(Path::new(folder), 0o755)?;
     }
     cgroup::set_up()?;
@@ -62,8 +63,8 @@ pub fn run() -> Result<Infallible, Error> {
 
     let mut measurer = measure::reopen(boot.measured.clone())?;
     measurer.phase(Phase::Sysinit)?;
-    let units = process::from_manifest(&manifest, now());
-    Machine::new(manifest, boot, measurer, network, uevents, signals, units).run()
+    let supervisor = Supervisor::new(&manifest, now());
+    Machine::new(manifest, boot, measurer, network, uevents, signals, supervisor).run()
 }
 
 /// Moves a clock that is before the image's build to it: a machine with an empty battery must still tell

@@ -3,11 +3,11 @@
 use super::now;
 use crate::boot::Boot;
 use crate::error::Error;
+use crate::journal::Journal;
 use crate::measure::{Measurer, Phase};
 use crate::network::Network;
-use crate::process::{self, Supervised};
 use crate::shutdown::{self, Request};
-use crate::supervisor::{Action, Event, Exit, State};
+use crate::supervision::{self, Supervisor};
 use crate::uevent::Uevents;
 use crate::{console, efi, input, report};
 use ashlar_image::manifest::Manifest;
@@ -22,10 +22,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// How long something must run before it counts as started.
-const MOMENT: Duration = Duration::from_secs(2);
-/// How long the report waits for what has not settled.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the report waits for addresses.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
 /// How often readiness is looked at.
@@ -64,7 +60,7 @@ enum Source {
     Links,
     Packets(u32),
     Button(usize),
-    Output(usize),
+    Unit(supervision::Token),
 }
 
 /// The machine from the end of its set-up to its own end.
@@ -76,7 +72,8 @@ pub struct Machine {
     network: Network,
     uevents: Uevents,
     signals: Signals,
-    units: Vec<Supervised>,
+    supervisor: Supervisor,
+    journal: Journal,
     buttons: Vec<(String, File)>,
     started: Duration,
     ready: bool,
@@ -92,7 +89,7 @@ impl Machine {
         network: Network,
         uevents: Uevents,
         signals: Signals,
-        units: Vec<Supervised>,
+        supervisor: Supervisor,
     ) -> Self {
         Self {
             manifest,
@@ -101,7 +98,8 @@ impl Machine {
             network,
             uevents,
             signals,
-            units,
+            supervisor,
+            journal: Journal::default(),
             buttons: input::power_buttons(&[]),
             started: now(),
             ready: false,
@@ -114,12 +112,9 @@ impl Machine {
         loop {
             let now = now();
             self.network.tick(now);
-            for index in 0..self.units.len() {
-                self.step(index, Event::Tick, now);
-            }
+            self.supervisor.tick(now, &mut self.journal);
             if let Some((request, deadline)) = self.ending {
-                let over = self.units.iter().all(|unit| unit.unit.state == State::Over);
-                if over || now >= deadline {
+                if self.supervisor.is_over() || now >= deadline {
                     shutdown::finish(request);
                 }
             } else if !self.ready && self.has_settled(now) {
@@ -143,9 +138,8 @@ impl Machine {
         sources.extend(self.network.sockets().map(|(index, socket)| (Source::Packets(index), socket)));
         sources
             .extend(self.buttons.iter().enumerate().map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
-        sources.extend(
-            self.units.iter().enumerate().filter_map(|(n, unit)| Some((Source::Output(n), unit.output()?))),
-        );
+        sources
+            .extend(self.supervisor.sources().map(|(token, descriptor)| (Source::Unit(token), descriptor)));
         let mut polled: Vec<PollFd<'_>> = sources
             .iter()
             .map(|(_, descriptor)| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
@@ -165,7 +159,7 @@ impl Machine {
     }
 
     fn deadline(&self, now: Duration) -> Duration {
-        let units = self.units.iter().filter_map(|unit| unit.unit.deadline());
+        let units = self.supervisor.deadline().into_iter();
         let look = (!self.ready && self.ending.is_none()).then_some(now + LOOK_INTERVAL);
         let end = self.ending.map(|(_, deadline)| deadline);
         units.chain(look).chain(end).chain([self.network.deadline()]).min().unwrap_or(Duration::MAX)
@@ -176,12 +170,7 @@ impl Machine {
         match source {
             Source::Child => {
                 empty(&self.signals.child);
-                for (pid, exit) in process::reap() {
-                    let unit = self.units.iter().position(|unit| unit.pid == Some(pid));
-                    if let Some(index) = unit {
-                        self.ended(index, exit, now);
-                    }
-                }
+                self.supervisor.reap(now, &mut self.journal);
             }
             Source::Reboot => {
                 empty(&self.signals.reboot);
@@ -209,35 +198,8 @@ impl Machine {
                 }
                 _ => {}
             },
-            Source::Output(index) => {
-                if let Some(unit) = self.units.get_mut(index) {
-                    unit.read_output(now);
-                }
-            }
+            Source::Unit(token) => self.supervisor.handle(token, now, &mut self.journal),
         }
-    }
-
-    /// Gives an event to a unit and does what it wants.
-    fn step(&mut self, index: usize, event: Event, now: Duration) {
-        let Some(unit) = self.units.get_mut(index) else { return };
-        let (next, action) = unit.unit.clone().step(event, now);
-        unit.unit = next;
-        match action {
-            None => {}
-            Some(Action::Terminate) => unit.terminate(),
-            Some(Action::Kill) => unit.kill(),
-            Some(Action::Start) => match unit.start() {
-                Ok(()) => console::info(format_args!("started {}", unit.title())),
-                Err(error) => self.ended(index, Exit::NotStarted(error.to_string()), now),
-            },
-        }
-    }
-
-    fn ended(&mut self, index: usize, exit: Exit, now: Duration) {
-        if let Some(unit) = self.units.get_mut(index) {
-            unit.tell_end(&exit, now);
-        }
-        self.step(index, Event::Ended(exit), now);
     }
 
     /// Begins the end of the machine.
@@ -247,18 +209,15 @@ impl Machine {
         }
         console::info(format_args!("{}: {reason}", request.title()));
         self.ending = Some((request, now + SHUTDOWN_DEADLINE));
-        for index in 0..self.units.len() {
-            self.step(index, Event::Stop, now);
-        }
+        self.supervisor.stop_all(now, &mut self.journal);
     }
 
     /// Whether everything was started and the addresses are there, or has been waited for long enough.
     fn has_settled(&self, now: Duration) -> bool {
         let passed = now.saturating_sub(self.started);
-        let units = self.units.iter().all(|unit| unit.unit.has_settled(now, MOMENT));
         // Links are news: the first of them come a moment after the start.
         let network = passed >= LOOK_INTERVAL && !self.network.is_waiting();
-        (units || passed >= SETTLE_DEADLINE) && (network || passed >= ADDRESS_DEADLINE)
+        self.supervisor.has_settled(now) && (network || passed >= ADDRESS_DEADLINE)
     }
 
     /// Measures that the machine is ready, then tells about it. PCRs are read after the last measurement.
@@ -276,7 +235,7 @@ impl Machine {
             pcrs: self.measurer.pcrs()?,
             firmware_log: report::firmware_log(),
             init_log: self.measurer.log().to_vec(),
-            services: self.units.iter().map(Supervised::state).collect(),
+            services: self.supervisor.states(),
             addresses: self.network.addresses(),
             uptime_seconds: now.as_secs_f64(),
         };

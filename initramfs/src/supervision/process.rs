@@ -1,9 +1,10 @@
 //! Services and containers as processes: start, output, end.
 
 use crate::error::Error;
-use crate::logfile::{self, Lines, LogFile};
+use crate::journal::Journal;
+use crate::journal::lines::Lines;
 use crate::oci::bundle;
-use crate::supervisor::{Exit, State, Unit};
+use crate::supervision::unit::{Exit, State, Unit};
 use crate::{cgroup, console, mounts, sys};
 use ashlar_image::manifest::{Container, Manifest, Service};
 use ashlar_image::report::ServiceState;
@@ -47,7 +48,6 @@ pub struct Supervised {
     pub pid: Option<Pid>,
     output: Option<PipeReader>,
     lines: Lines,
-    log: Option<LogFile>,
     last_line: String,
 }
 
@@ -69,7 +69,6 @@ pub fn from_manifest(manifest: &Manifest, now: Duration) -> Vec<Supervised> {
             pid: None,
             output: None,
             lines: Lines::default(),
-            log: None,
             last_line: String::new(),
         })
         .collect()
@@ -132,7 +131,7 @@ impl Supervised {
     }
 
     /// Reads what it has written and puts it into its log.
-    pub fn read_output(&mut self, now: Duration) {
+    pub fn read_output(&mut self, now: Duration, journal: &mut Journal) {
         let Some(output) = &mut self.output else { return };
         let mut buffer = [0; READ_SIZE];
         let lines = match output.read(&mut buffer) {
@@ -150,27 +149,14 @@ impl Supervised {
             }
         };
         for line in lines {
-            if let Err(error) = self.write_log(now, &line) {
-                console::warning(format_args!("{}: cannot write its log: {error}", self.title()));
-                self.log = None;
-            }
+            journal.line(&self.name, &line, now);
             self.last_line = line;
         }
     }
 
-    fn write_log(&mut self, now: Duration, line: &str) -> io::Result<()> {
-        let log = match &mut self.log {
-            Some(log) => log,
-            None => {
-                self.log.insert(LogFile::open(Path::new(logfile::FOLDER), &self.name, logfile::MAX_SIZE)?)
-            }
-        };
-        log.line(now, line)
-    }
-
     /// Its main process has ended. Whatever went wrong is told with its last words.
-    pub fn tell_end(&mut self, exit: &Exit, now: Duration) {
-        self.read_output(now);
+    pub fn tell_end(&mut self, exit: &Exit, now: Duration, journal: &mut Journal) {
+        self.read_output(now, journal);
         self.pid = None;
         let title = self.title();
         let mut words = std::mem::take(&mut self.last_line);
@@ -190,6 +176,7 @@ impl Supervised {
             running: self.unit.is_running(),
             starts: self.unit.starts,
             last_exit: self.unit.last_exit.as_ref().map(ToString::to_string),
+            ..Default::default()
         }
     }
 }
