@@ -1,11 +1,11 @@
 //! Composing the root: what the builder itself puts into the tree, and what it takes out.
 
-use crate::build::HostFiles;
+use crate::build::{HostFiles, Programs};
 use crate::error::BuildError;
 use crate::recipe::{Container, Directory, File, Ownership, Recipe, Symlink, cpu_milli};
 use ashlar_boot::modules::Module;
 use ashlar_image::manifest::{
-    self, CONTAINERS_DIR, INIT_PATH, MANIFEST_PATH, MODULE_LIST, MODULES_DIR, Manifest,
+    self, CONTAINERS_DIR, CONTROL_PATH, INIT_PATH, MANIFEST_PATH, MODULE_LIST, MODULES_DIR, Manifest,
 };
 use ashlar_tree::{Kind, Metadata, Node, Tree};
 
@@ -176,7 +176,7 @@ pub fn add_system(
     tree: &mut Tree,
     recipe: &Recipe,
     containers: Vec<ContainerTree<'_>>,
-    init: &[u8],
+    programs: &Programs,
     os_release: &str,
     time: i64,
 ) -> Result<(), BuildError> {
@@ -184,6 +184,7 @@ pub fn add_system(
         image_id: recipe.image.id.clone(),
         image_version: recipe.image.version.clone(),
         hostname: recipe.image.hostname.clone().unwrap_or_else(|| recipe.image.id.clone()),
+        security_version: recipe.image.security_version,
         build_time: time,
         containers: containers
             .iter()
@@ -195,7 +196,8 @@ pub fn add_system(
     json.push(b'\n');
     let file = |mode| Metadata::root(mode, time);
     tree.insert(MANIFEST_PATH.as_bytes(), Node::file(file(0o644), json))?;
-    tree.insert(INIT_PATH.as_bytes(), Node::file(file(0o755), init.to_vec()))?;
+    tree.insert(INIT_PATH.as_bytes(), Node::file(file(0o755), programs.init.clone()))?;
+    tree.insert(CONTROL_PATH.as_bytes(), Node::file(file(0o755), programs.control.clone()))?;
     tree.insert(b"/usr/lib/os-release", Node::file(file(0o644), os_release.as_bytes().to_vec()))?;
     tree.insert(b"/etc/os-release", Node::symlink(file(0o777), "../usr/lib/os-release"))?;
     tree.insert(b"/etc/resolv.conf", Node::symlink(file(0o777), "../run/ashlar/resolv.conf"))?;

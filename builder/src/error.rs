@@ -54,21 +54,34 @@ pub enum BuildError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The init program is not there.
-    #[error("the init program `ashlar-init` was not found; looked at: {looked}")]
-    #[diagnostic(help("build it with `cargo xtask build`, or name it with `--init FILE`"))]
+    /// A program of the image is not there.
+    #[error("the program `{name}` was not found; looked at: {looked}")]
+    #[diagnostic(help(
+        "build it with `cargo xtask build`; with `--init FILE` both programs are looked for in that file's folder"
+    ))]
     NoInit {
+        /// Its name.
+        name: &'static str,
         /// The places.
         looked: String,
     },
-    /// The init program cannot be PID 1 of an image.
-    #[error("`{}` cannot be the image's init: {why}", path.display())]
+    /// A program cannot run in an image.
+    #[error("`{}` cannot run in an image: {why}", path.display())]
     #[diagnostic(help("build it with `cargo xtask build`, which links it statically"))]
     BadInit {
         /// The program.
         path: PathBuf,
         /// What is wrong.
         why: &'static str,
+    },
+    /// The owner's public keys beside a release cannot be understood.
+    #[error("`{}` cannot be understood: {why}", path.display())]
+    #[diagnostic(help("a release has this file since it has a state volume; build the release again"))]
+    BadOwner {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
     },
     /// Packages cannot be had.
     #[error(transparent)]
@@ -279,6 +292,7 @@ impl BuildError {
             | Self::Tree(_)
             | Self::NoInit { .. }
             | Self::BadInit { .. }
+            | Self::BadOwner { .. }
             | Self::Json(_)
             | Self::Inspect(_)
             | Self::Input { .. }

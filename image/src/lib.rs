@@ -9,6 +9,7 @@ pub mod digest;
 pub mod layout;
 pub mod manifest;
 pub mod measure;
+pub mod owner;
 pub mod release;
 pub mod report;
 pub mod state;

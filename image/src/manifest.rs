@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub const MANIFEST_PATH: &str = "/usr/lib/ashlar/image.json";
 /// Path of init in the root; PID 1 executes it when it switches to the root.
 pub const INIT_PATH: &str = "/usr/lib/ashlar/ashlar-init";
+/// Path of the control program in the root.
+pub const CONTROL_PATH: &str = "/usr/bin/ashlarctl";
 /// Directory in the root with one folder per baked-in container; its file tree is `NAME/rootfs`.
 pub const CONTAINERS_DIR: &str = "/usr/lib/ashlar/containers";
 /// Directory with the kernel modules and [`MODULE_LIST`], in the initramfs and in the root.
@@ -23,6 +25,8 @@ pub struct Manifest {
     pub image_id: String,
     /// `IMAGE_VERSION` of os-release.
     pub image_version: String,
+    /// The release's number that never falls.
+    pub security_version: u64,
     /// Host name until a DHCP server or the machine configuration gives another.
     pub hostname: String,
     /// Time of the build, seconds since 1970: the clock never starts below it.

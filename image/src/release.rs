@@ -74,6 +74,15 @@ pub struct Package {
     pub sha256: Digest,
 }
 
+/// Which machines may open their state volume with a release: see [`crate::state`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatePolicy {
+    /// Values of PCR 7, the one that is predicted first.
+    pub pcr7: Vec<Digest>,
+    /// Generations that the release signs for, ascending.
+    pub generations: Vec<u64>,
+}
+
 /// A release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
@@ -101,8 +110,14 @@ pub struct Release {
     pub uki: Uki,
     /// What each PCR comes to.
     pub pcrs: Prediction,
+    /// Which machines may open their state volume with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_policy: Option<StatePolicy>,
     /// SHA-256 of the init program in the initramfs and the root.
     pub init: Digest,
+    /// SHA-256 of the control program in the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<Digest>,
     /// Every package, sorted.
     pub packages: Vec<Package>,
 }

@@ -3,7 +3,7 @@
 use crate::access::{Access, Secret};
 use crate::certificate::{self, Subject};
 use crate::files::{io_error, refuse_content, sync, write_new};
-use crate::folder::KeyFolder;
+use crate::folder::{KeyFolder, RECOVERY_KEY, RECOVERY_PUBLIC};
 use crate::pkcs11::{self, AnyTokenKey};
 use crate::places::{PLACES_FILE, TokenPlace, token_line};
 use crate::signer::{CertifiedKey, Ed25519Key, Ed25519Signer, Signer, SigningKey};
@@ -149,6 +149,20 @@ impl Maker<'_> {
         CertifiedKey::new(key, &der)
     }
 
+    /// Makes the key pair that recovery keys are encrypted to. It never signs, and a token need not be able to decrypt:
+    /// it is always a file, with the passphrase of the other files.
+    fn recovery(&self) -> Result<(), KeyError> {
+        let pkcs8 = SigningKey::generate()?;
+        let public = SigningKey::from_pkcs8_der(&pkcs8)?.public_key().spki_pem()?;
+        let passphrase = self.homes.values().find_map(|home| match home {
+            Home::File { passphrase } => passphrase.as_ref(),
+            Home::Token(_) => None,
+        });
+        let pem = keyfile::write(&pkcs8, passphrase)?;
+        write_new(&self.dir.join(RECOVERY_KEY), 0o600, pem.as_bytes())?;
+        self.write_public(RECOVERY_PUBLIC, public.as_bytes())
+    }
+
     fn write_all(&mut self) -> Result<(), KeyError> {
         let owner = random_guid()?;
         let pk = self.certified(Role::Pk, "Platform key")?;
@@ -166,6 +180,7 @@ impl Maker<'_> {
             let public = self.ed25519(role)?.public_key().spki_pem()?;
             self.write_public(role.public_file(), public.as_bytes())?;
         }
+        self.recovery()?;
         if !self.places.is_empty() {
             self.write_public(PLACES_FILE, self.places.as_bytes())?;
         }

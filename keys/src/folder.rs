@@ -6,11 +6,13 @@
 //! | `pcr.pub` | RSA-2048: signs PCR policies |
 //! | `channel.pub` | Ed25519: signs releases of the update channel |
 //! | `configuration.pub` | Ed25519: signs machine configurations |
+//! | `recovery.pub` | RSA-2048: machines encrypt the recovery keys of their state volumes to it; older folders have none |
 //! | `db-NAME.crt` | more certificates that db holds: old ones, until every machine has a newer image |
 //! | `owner.guid` | the owner of the entries in KEK, db and PK |
 //! | `PK.esl` `KEK.esl` `db.esl` | the variables' content, for a firmware's own menu |
 //! | `PK.auth` `KEK.auth` `db.auth` | the same, signed, for a machine in setup mode |
 //! | `ROLE.key` | the private half, unless `keys.toml` names another place |
+//! | `recovery.key` | the private half of `recovery.pub`: only for decrypting; may lie elsewhere |
 //! | `keys.toml` | where private halves live: see [`crate::places`] |
 //!
 //! What is public is read when the folder is opened. A private half is opened when it is to sign, so that PK
@@ -30,6 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use x509_cert::Certificate;
 use zeroize::Zeroizing;
+
+/// The public half of the key that recovery keys are encrypted to.
+pub const RECOVERY_PUBLIC: &str = "recovery.pub";
+/// Its private half.
+pub const RECOVERY_KEY: &str = "recovery.key";
 
 const CERTIFICATE: &str = "an X.509 certificate of an RSA key in PEM";
 const PUBLIC: &str = "a public key in PEM";
@@ -138,6 +145,18 @@ impl KeyFolder {
     /// The key that signs machine configurations.
     pub fn configuration(&self) -> &dyn Ed25519Signer {
         self.configuration.as_ref()
+    }
+
+    /// The public key that machines encrypt their recovery keys to, in PEM; none in folders that were made before
+    /// there was one.
+    pub fn recovery_public(&self) -> Result<Option<String>, KeyError> {
+        let path = self.path.join(RECOVERY_PUBLIC);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let der = files::read_public(&path, "PUBLIC KEY", PUBLIC)?;
+        let wrong = || KeyError::Malformed { path: path.clone(), wanted: "a public RSA key in PEM" };
+        RsaPublicKey::from_spki_der(der.as_bytes()).map_err(|_| wrong())?.spki_pem().map(Some)
     }
 
     /// The key of a role.

@@ -18,6 +18,31 @@ const TPM_ALG_SHA256: u16 = 0x000b;
 /// PCRs of a PC client TPM.
 const PCRS: u32 = 24;
 
+/// What is to be signed: PCR values and what they may open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// PCR and value in the SHA-256 bank.
+    pub pcrs: BTreeMap<u32, Digest>,
+    /// The `policyRef` of `TPM2_PolicyAuthorize`: the signature is good only where the sealed object names the same
+    /// one (TPM 2.0 Library Specification, part 3, section 23.16). None is the empty one, as systemd has it.
+    pub policy_ref: Option<Digest>,
+}
+
+impl From<BTreeMap<u32, Digest>> for Policy {
+    fn from(pcrs: BTreeMap<u32, Digest>) -> Self {
+        Self { pcrs, policy_ref: None }
+    }
+}
+
+impl Policy {
+    /// The bytes that are signed: the policy's digest, and behind it the `policyRef`.
+    pub fn message(&self) -> Result<Vec<u8>, KeyError> {
+        let mut message = policy_digest(&self.pcrs)?.0.to_vec();
+        message.extend(self.policy_ref.iter().flat_map(|reference| reference.0));
+        Ok(message)
+    }
+}
+
 /// One signed policy.
 #[derive(Serialize)]
 struct Entry {
@@ -27,7 +52,10 @@ struct Entry {
     pkfp: String,
     /// The policy's digest.
     pol: Digest,
-    /// Signature over the digest's 32 bytes, base64.
+    /// The `policyRef`: ours, systemd's entries have none.
+    #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
+    policy_ref: Option<Digest>,
+    /// Signature over the digest's 32 bytes and those of the `policyRef`, base64.
     sig: String,
 }
 
@@ -55,19 +83,20 @@ pub fn policy_digest(values: &BTreeMap<u32, Digest>) -> Result<Digest, KeyError>
     Ok(Digest::of(policy))
 }
 
-/// Signs one policy for each set of PCR values, in the order given, and gives the JSON text of `.pcrsig`
-/// without a trailing NUL.
-pub fn sign(key: &dyn Signer, values: &[BTreeMap<u32, Digest>]) -> Result<String, KeyError> {
-    if values.is_empty() {
+/// Signs policies in the order given, and gives the JSON text of `.pcrsig` without a trailing NUL.
+pub fn sign<P: Clone + Into<Policy>>(key: &dyn Signer, policies: &[P]) -> Result<String, KeyError> {
+    if policies.is_empty() {
         return Err(KeyError::Pcrs);
     }
     let fingerprint = Digest::of(key.public_key().pkcs1_der()?).to_string();
-    let mut sha256 = Vec::with_capacity(values.len());
+    let mut sha256 = Vec::with_capacity(policies.len());
     let mut unanswered = None;
-    for values in values {
-        let pol = policy_digest(values)?;
-        let purpose = Purpose::PcrPolicy { pcrs: values.clone() };
-        let signature = match key.sign_as(&purpose, &pol.0) {
+    for policy in policies {
+        let policy: Policy = policy.clone().into();
+        let pol = policy_digest(&policy.pcrs)?;
+        let message = policy.message()?;
+        let purpose = Purpose::PcrPolicy { pcrs: policy.pcrs.clone(), policy_ref: policy.policy_ref };
+        let signature = match key.sign_as(&purpose, &message) {
             // The others are asked for as well, so that one round of signing answers all of them.
             Err(error @ KeyError::Unanswered(_)) => {
                 unanswered = Some(error);
@@ -76,9 +105,10 @@ pub fn sign(key: &dyn Signer, values: &[BTreeMap<u32, Digest>]) -> Result<String
             signature => signature?,
         };
         sha256.push(Entry {
-            pcrs: values.keys().copied().collect(),
+            pcrs: policy.pcrs.keys().copied().collect(),
             pkfp: fingerprint.clone(),
             pol,
+            policy_ref: policy.policy_ref,
             sig: STANDARD.encode(signature),
         });
     }

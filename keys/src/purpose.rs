@@ -40,6 +40,9 @@ pub enum Purpose {
     PcrPolicy {
         /// PCR and value in the SHA-256 bank.
         pcrs: BTreeMap<u32, Digest>,
+        /// Only what names this `policyRef` opens.
+        #[serde(default, rename = "policy-ref", skip_serializing_if = "Option::is_none")]
+        policy_ref: Option<Digest>,
     },
     /// The firmware runs this EFI program.
     #[serde(rename_all = "kebab-case")]
@@ -69,7 +72,9 @@ impl Purpose {
     /// The bytes that are signed.
     pub fn message(&self) -> Result<Vec<u8>, KeyError> {
         match self {
-            Self::PcrPolicy { pcrs } => Ok(pcr_policy::policy_digest(pcrs)?.0.to_vec()),
+            Self::PcrPolicy { pcrs, policy_ref } => {
+                pcr_policy::Policy { pcrs: pcrs.clone(), policy_ref: *policy_ref }.message()
+            }
             Self::EfiProgram { authenticode, signing_time } => {
                 authenticode::message(*authenticode, *signing_time)
             }
@@ -96,9 +101,13 @@ impl Purpose {
 impl fmt::Display for Purpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PcrPolicy { pcrs } => {
+            Self::PcrPolicy { pcrs, policy_ref } => {
                 f.write_str("a PCR policy:")?;
-                pcrs.iter().try_for_each(|(pcr, value)| write!(f, " PCR {pcr} = {value}"))
+                pcrs.iter().try_for_each(|(pcr, value)| write!(f, " PCR {pcr} = {value}"))?;
+                match policy_ref {
+                    Some(reference) => write!(f, ", for what names {reference}"),
+                    None => Ok(()),
+                }
             }
             Self::EfiProgram { authenticode, signing_time } => {
                 write!(f, "an EFI program with the Authenticode hash {authenticode}")?;

@@ -182,7 +182,8 @@ pub fn pcr11_phases(
     Ok(variants)
 }
 
-fn pcr7(site: &Site<'_>) -> Result<Vec<Variant>, PredictError> {
+/// PCR 7 of a machine with the owner's keys that starts an image of theirs.
+pub fn pcr7(site: &Site<'_>) -> Result<Vec<Variant>, PredictError> {
     let variables = site.variables;
     let lists = parse_signature_lists(&variables.db)?;
     if !lists.iter().flat_map(|list| &list.signatures).any(|entry| entry.to_bytes() == site.authority) {

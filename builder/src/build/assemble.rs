@@ -11,8 +11,8 @@ use crate::identity::Identity;
 use crate::output::{Output, RELEASE_FILE};
 use crate::timings::Timings;
 use ashlar_image::digest::Digest;
-use ashlar_image::release::{self, Artifact, Release};
-
+use ashlar_image::owner::OWNER_FILE;
+use ashlar_image::release::{self, Artifact, Release, StatePolicy};
 use ashlar_measured_boot::predict::{self, Site};
 use std::collections::BTreeSet;
 
@@ -45,7 +45,7 @@ pub fn assemble(
     let identity = &Identity::new(&facts.image_id);
     let mut graph = Graph::default();
     let signed = graph.stage("uki", &[], move |_| {
-        let signed = uki::sign(parts, signers)?;
+        let signed = uki::sign(parts, signers, secure_boot)?;
         write(output, UKI_FILE, &signed)?;
         Ok(signed)
     });
@@ -68,7 +68,8 @@ pub fn assemble(
     });
     let release = graph.stage("release", &[esp.id(), predicted.id(), disk.id(), keys.id()], move |results| {
         let (uki, pcrs) = results.get(predicted).clone();
-        let release = release(facts, results.get(esp).clone(), uki, pcrs, *results.get(disk));
+        let policy = uki::state_policy(parts, secure_boot)?;
+        let release = release(facts, results.get(esp).clone(), uki, pcrs, policy, *results.get(disk));
         let mut json = serde_json::to_vec_pretty(&release)?;
         json.push(b'\n');
         write(output, RELEASE_FILE, &json)?;
@@ -94,6 +95,9 @@ pub fn assemble(
 
 /// What the firmware must know to start this release, beside the release.
 pub(super) fn enrolment(output: &Output, secure_boot: &SecureBoot) -> Result<(), BuildError> {
+    let mut owner = serde_json::to_vec_pretty(&secure_boot.owner)?;
+    owner.push(b'\n');
+    write(output, OWNER_FILE, &owner)?;
     let directory = output.path(SECURE_BOOT_DIR);
     if !directory.exists() {
         std::fs::create_dir(&directory).map_err(|e| BuildError::io("create", &directory, e))?;
@@ -110,6 +114,7 @@ fn release(
     esp: Artifact,
     uki: release::Uki,
     pcrs: ashlar_image::measure::Prediction,
+    state_policy: StatePolicy,
     disk_size: u64,
 ) -> Release {
     debug_assert_eq!((facts.root.file.as_str(), facts.verity.file.as_str()), (ROOT_FILE, VERITY_FILE));
@@ -126,7 +131,9 @@ fn release(
         root_hash: facts.root_hash,
         uki,
         pcrs,
+        state_policy: Some(state_policy),
         init: facts.init,
+        control: Some(facts.control),
         packages: facts.packages.clone(),
     }
 }

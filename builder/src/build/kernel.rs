@@ -11,6 +11,18 @@ use ashlar_tree::Kind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
+/// What init itself needs before the switch of root: dm-verity and erofs for the root, dm-crypt and ext4 for the state
+/// volume. A recipe need not name them.
+const REQUIRED: [&str; 7] = ["dm_mod", "dm_verity", "erofs", "dm_crypt", "xts", "crc32c_generic", "ext4"];
+
+/// The modules of the initramfs: the recipe's, then those that it does not name.
+fn initramfs_modules(recipe: &Recipe) -> Vec<String> {
+    let named = &recipe.kernel.initramfs_modules;
+    let is_named = |name: &str| named.iter().any(|other| other.replace('-', "_") == name);
+    let required = REQUIRED.into_iter().filter(|name| !is_named(name)).map(str::to_owned);
+    named.iter().cloned().chain(required).collect()
+}
+
 /// What is taken from the kernel's packages.
 #[derive(Debug)]
 pub struct Kernel {
@@ -36,17 +48,13 @@ pub struct Kernel {
 #[derive(Serialize)]
 pub(super) struct Inputs<'a> {
     packages: &'a [ashlar_debian::Locked],
-    initramfs_modules: &'a [String],
+    initramfs_modules: Vec<String>,
     modules: &'a [String],
 }
 
 impl<'a> Inputs<'a> {
     pub(super) fn new(recipe: &'a Recipe, packages: &'a [ashlar_debian::Locked]) -> Self {
-        Self {
-            packages,
-            initramfs_modules: &recipe.kernel.initramfs_modules,
-            modules: &recipe.kernel.modules,
-        }
+        Self { packages, initramfs_modules: initramfs_modules(recipe), modules: &recipe.kernel.modules }
     }
 }
 
@@ -55,7 +63,7 @@ pub(super) fn take(packages: &[Package], recipe: &Recipe) -> Result<Kernel, Buil
     let mut tree = crate::compose::skeleton(0)?;
     unpack(&mut tree, packages)?;
     let version = ashlar_boot::kernel::version(&tree)?;
-    let initramfs = modules::closure(&tree, &version, &recipe.kernel.initramfs_modules)?;
+    let initramfs = modules::closure(&tree, &version, &initramfs_modules(recipe))?;
     let root = modules::closure(&tree, &version, &recipe.kernel.modules)?;
     let built_in: BTreeSet<String> = initramfs.built_in.into_iter().chain(root.built_in).collect();
     let early: BTreeSet<String> = initramfs.modules.iter().map(|module| module.name.clone()).collect();
@@ -173,7 +181,7 @@ const INITRAMFS: &str = "initramfs.cpio.zst";
 
 /// The compressed archive of init and its modules, kept for later builds.
 pub(super) fn initramfs(build: &Build<'_>, kernel: &Kernel, key: &Key) -> Result<Vec<u8>, BuildError> {
-    let bytes = ashlar_boot::initramfs::build(build.init, &kernel.initramfs_modules, build.time)?;
+    let bytes = ashlar_boot::initramfs::build(&build.programs.init, &kernel.initramfs_modules, build.time)?;
     let mut draft = build.store.draft()?;
     draft.write(INITRAMFS, &bytes)?;
     build.store.keep(draft, key)?;

@@ -7,7 +7,6 @@
 
 mod assemble;
 mod disk;
-mod init;
 mod inputs;
 mod kernel;
 mod lint;
@@ -15,6 +14,7 @@ pub mod materials;
 mod offline;
 mod outputs;
 mod parts;
+mod programs;
 mod recorded;
 mod root;
 mod secure_boot;
@@ -47,6 +47,7 @@ pub use lint::LintOutcome;
 pub use offline::{KEYS_DIR, Signed, SignedSummary, attach, build_unsigned, sign};
 pub use outputs::OutputKind;
 pub use parts::{Facts, Parts, ROOT_FILE, UKI_DIR, UNSIGNED_FILE, VERITY_FILE};
+pub use programs::Programs;
 pub use secure_boot::SecureBoot;
 pub use uki::UkiSigners;
 pub use verify::verify;
@@ -99,7 +100,7 @@ pub(crate) struct Build<'a> {
     lock: &'a Lock,
     files: &'a HostFiles,
     trees: &'a trees::Trees,
-    init: &'a [u8],
+    programs: &'a Programs,
     time: i64,
     os_release: &'a str,
     store: &'a Store<'a>,
@@ -171,7 +172,7 @@ pub fn prepare(
     let notes = progress.part();
     let recipe = Recipe::load(&options.recipe, &options.profiles)?;
     ashlar_lint::check_allows(&lint::allowances(&recipe))?;
-    let init = init::load(options.init.as_deref())?;
+    let programs = Programs::load(options.init.as_deref())?;
     let cache = Cache::open(&options.source.cache)?;
     let lock_path = options.lock.clone().unwrap_or_else(|| lock::beside(&options.recipe));
     let (lock, new_lock) = timings.run("resolve", || {
@@ -191,7 +192,7 @@ pub fn prepare(
         lock: &lock,
         files: &files,
         trees: &trees,
-        init: &init,
+        programs: &programs,
         time,
         os_release: &os_release,
         store: &store,

@@ -87,6 +87,7 @@ pub fn sign(
     let parts = Parts::load(folder)?;
     // They may have stayed at home; then `attach` sees whose signatures these are.
     let wanted = folder.join(KEYS_DIR);
+    let mut secure_boot = SecureBoot::from_keys(keys)?;
     if wanted.exists() {
         let wanted = KeyFolder::open(&wanted)?;
         for role in Role::BUILD {
@@ -94,11 +95,13 @@ pub fn sign(
                 return Err(BuildError::OtherKeys { role: role.to_string(), keys: keys.path().to_owned() });
             }
         }
+        // What is in db beside the key is the build host's word.
+        secure_boot = SecureBoot::from_keys(&wanted)?;
     }
     let recorder = Recorder::new(answers);
     let recording = keys.answering(&recorder, roles)?;
     let signers = UkiSigners { db: recording.db(), pcr: recording.pcr(), verify: true };
-    let summary = match uki::sign(&parts, signers) {
+    let summary = match uki::sign(&parts, signers, &secure_boot) {
         Ok(signed) => Some(uki::summary(&signed)?),
         Err(BuildError::Keys(KeyError::Unanswered(_))) => None,
         Err(error) => return Err(error),

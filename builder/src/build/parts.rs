@@ -20,7 +20,7 @@ pub const UNSIGNED_FILE: &str = "unsigned.json";
 pub const UKI_DIR: &str = "uki";
 
 /// Version of the format of [`UNSIGNED_FILE`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Largest [`UNSIGNED_FILE`], in bytes.
 const MAX_FACTS: u64 = 64 << 20;
 /// Largest part of the UKI, in bytes.
@@ -30,7 +30,7 @@ const MAX_PART: u64 = 1 << 30;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
-    /// Version of the format, 1.
+    /// Version of the format, 2.
     pub format: u32,
     /// `IMAGE_ID`.
     pub image_id: String,
@@ -52,6 +52,10 @@ pub struct Facts {
     pub root_hash: Digest,
     /// SHA-256 of init.
     pub init: Digest,
+    /// SHA-256 of the control program.
+    pub control: Digest,
+    /// Values of PCR 7 with which the state volume opens, beside the predicted one.
+    pub more_pcr7: Vec<Digest>,
     /// Every package, sorted.
     pub packages: Vec<release::Package>,
     /// Text of `.osrel`.

@@ -40,6 +40,7 @@ pub(super) struct Inputs<'a> {
     trees: Vec<Digest>,
     kernel: kernel::Inputs<'a>,
     init: Digest,
+    control: Digest,
     time: i64,
 }
 
@@ -62,6 +63,7 @@ impl<'a> Inputs<'a> {
             trees: build.trees.digests(),
             kernel,
             init,
+            control: Digest::of(&build.programs.control),
             time: build.time,
         }
     }
@@ -176,7 +178,7 @@ pub(super) fn compose(
     for one in &recipe.containers {
         containers.push(container(build, one, packages, &mut composed)?);
     }
-    compose::add_system(&mut tree, recipe, containers, build.init, build.os_release, time)?;
+    compose::add_system(&mut tree, recipe, containers, build.programs, build.os_release, time)?;
     compose::add_modules(&mut tree, &kernel.root_modules, time)?;
     compose::add_directories(&mut tree, &recipe.directories, time)?;
     compose::add_files(&mut tree, &recipe.files, recipe, build.files, time)?;

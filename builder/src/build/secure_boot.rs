@@ -3,6 +3,7 @@
 use super::assemble::SECURE_BOOT_DIR;
 use crate::error::BuildError;
 use crate::inspect::read_whole;
+use ashlar_image::owner::{OWNER_FILE, Owner};
 use ashlar_keys::{KeyFolder, Role};
 use ashlar_measured_boot::efi::SecureBootVariables;
 use std::path::Path;
@@ -21,6 +22,8 @@ pub struct SecureBoot {
     pub db_authority: Vec<u8>,
     /// What lies beside a release, by name.
     pub files: Vec<(String, Vec<u8>)>,
+    /// What the image itself knows of its owner.
+    pub owner: Owner,
 }
 
 impl SecureBoot {
@@ -36,7 +39,11 @@ impl SecureBoot {
         }
         let certificate = ashlar_keys::certificate::pem(keys.db().certificate_der())?;
         files.push(("db.crt".to_owned(), certificate.into_bytes()));
-        Ok(Self { variables, db_authority: keys.db_authority(), files })
+        let owner = Owner {
+            configuration_key: hex::encode(keys.configuration().public_key().0),
+            recovery_key: keys.recovery_public()?,
+        };
+        Ok(Self { variables, db_authority: keys.db_authority(), files, owner })
     }
 
     /// From a release's folder.
@@ -58,8 +65,12 @@ impl SecureBoot {
         };
         // A list with one entry: header of 28 bytes, then owner and certificate (UEFI 2.10, section 32.4.1).
         let db_authority = variables.db.get(28..).unwrap_or_default().to_vec();
-        Ok(Self { variables, db_authority, files })
+        let path = folder.join(OWNER_FILE);
+        let owner = serde_json::from_slice(&read_whole(&path, MAX_FILE, "the owner's public keys")?)
+            .map_err(|error| BuildError::BadOwner { path, why: error.to_string() })?;
+        Ok(Self { variables, db_authority, files, owner })
     }
+
     /// One of its files.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         self.files.iter().find(|(known, _)| known == name).map(|(_, bytes)| bytes.as_slice())

@@ -49,7 +49,7 @@ pub(super) fn run(
     let kernel_packages = lock.part("kernel");
     let kernel_inputs = || kernel::Inputs::new(recipe, kernel_packages);
     let kernel_key = store.key("kernel", &kernel_inputs())?;
-    let init = Digest::of(build.init);
+    let init = Digest::of(&build.programs.init);
     let initramfs_inputs = kernel::InitramfsInputs { kernel: kernel_inputs(), init, time: build.time };
     let initramfs_key = store.key("initramfs", &initramfs_inputs)?;
     let licences_key = store.key("licences", &lock.parts)?;
@@ -154,6 +154,8 @@ pub(super) fn run(
         verity: root.verity.clone(),
         root_hash: root.opened_by.root_hash,
         init,
+        control: Digest::of(&build.programs.control),
+        more_pcr7: recipe.state.pcr7.clone(),
         packages: package_list(lock)?,
         os_release: build.os_release.to_owned(),
         cmdline: format!("{} {}", words.join(" "), root.opened_by).trim_start().to_owned(),

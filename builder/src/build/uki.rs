@@ -1,14 +1,17 @@
 //! The signed UKI.
 
-use super::SignedSummary;
 use super::parts::Parts;
+use super::{SecureBoot, SignedSummary};
 use crate::error::BuildError;
 use ashlar_boot::uki::Section;
 use ashlar_image::digest::Digest;
-use ashlar_image::release::{self, Artifact};
+use ashlar_image::owner::{OWNER_DIR, OWNER_FILE, Owner};
+use ashlar_image::release::{self, Artifact, StatePolicy};
+use ashlar_image::state;
 use ashlar_keys::{CertifiedKey, Signer, authenticode, pcr_policy};
-use ashlar_measured_boot::predict;
+use ashlar_measured_boot::predict::{self, Site};
 use ashlar_measured_boot::uki::Uki;
+use ashlar_tree::{Metadata, Node, Tree};
 use std::collections::BTreeMap;
 
 /// The two keys that a UKI needs.
@@ -29,27 +32,80 @@ impl std::fmt::Debug for UkiSigners<'_> {
     }
 }
 
+/// The initramfs with what init must know of the owner behind it, in an archive of its own: the kernel unpacks one after
+/// the other (Linux, `Documentation/driver-api/early-userspace/buffer-format.rst`).
+fn initrd(parts: &Parts, owner: &Owner) -> Result<Vec<u8>, BuildError> {
+    let time = parts.facts.build_time;
+    let folder = || Node::directory(Metadata::root(0o755, time));
+    let mut tree = Tree::new(Metadata::root(0o755, time));
+    // The archive before this one has the folders too; they stay as they are.
+    tree.insert(OWNER_DIR.as_bytes(), folder())?;
+    let mut json = serde_json::to_vec_pretty(owner)?;
+    json.push(b'\n');
+    let path = format!("{OWNER_DIR}/{OWNER_FILE}");
+    tree.insert(path.as_bytes(), Node::file(Metadata::root(0o644, time), json))?;
+    let mut initrd = parts.initramfs.clone();
+    // An archive begins at a multiple of four bytes.
+    initrd.resize(initrd.len().next_multiple_of(4), 0);
+    ashlar_formats::cpio::write(&tree, &mut initrd).map_err(|error| BuildError::Initramfs(error.into()))?;
+    Ok(initrd)
+}
+
+/// The policies that a release signs: PCR 11 alone, as systemd's tools know it, and for each allowed PCR 7 and each
+/// generation that which opens a state volume.
+fn policies(at_enter_initrd: Digest, policy: &StatePolicy) -> Vec<pcr_policy::Policy> {
+    let mut policies = vec![BTreeMap::from([(11, at_enter_initrd)]).into()];
+    for pcr7 in &policy.pcr7 {
+        for generation in &policy.generations {
+            let value = |pcr| match pcr {
+                7 => *pcr7,
+                11 => at_enter_initrd,
+                _ => Digest::ZERO,
+            };
+            policies.push(pcr_policy::Policy {
+                pcrs: state::POLICY_PCRS.map(|pcr| (pcr, value(pcr))).into(),
+                policy_ref: Some(state::policy_ref(*generation)),
+            });
+        }
+    }
+    policies
+}
+
+/// Which machines may open their state volume with a release.
+pub(super) fn state_policy(parts: &Parts, secure_boot: &SecureBoot) -> Result<StatePolicy, BuildError> {
+    let site = Site { variables: &secure_boot.variables, authority: &secure_boot.db_authority };
+    let mut pcr7: Vec<Digest> = predict::pcr7(&site)?.into_iter().map(|variant| variant.value).collect();
+    for value in &parts.facts.more_pcr7 {
+        if !pcr7.contains(value) {
+            pcr7.push(*value);
+        }
+    }
+    Ok(StatePolicy { pcr7, generations: state::generations(parts.facts.security_version).collect() })
+}
+
 /// The UKI's sections but `.pcrsig`.
-fn sections<'a>(parts: &'a Parts, public_key: &'a str) -> Vec<Section<'a>> {
+fn sections<'a>(parts: &'a Parts, public_key: &'a str, initrd: &'a [u8]) -> Vec<Section<'a>> {
     let facts = &parts.facts;
     vec![
         Section { name: ".osrel", data: facts.os_release.as_bytes() },
         Section { name: ".cmdline", data: facts.cmdline.as_bytes() },
         Section { name: ".uname", data: facts.kernel.as_bytes() },
         Section { name: ".pcrpkey", data: public_key.as_bytes() },
-        Section { name: ".initrd", data: &parts.initramfs },
+        Section { name: ".initrd", data: initrd },
         Section { name: ".linux", data: &parts.kernel },
     ]
 }
 
 /// Builds the UKI twice: the first has no `.pcrsig`, and the PCR 11 value that it comes to is what the second
 /// one's `.pcrsig` signs. That section is never measured, so both come to the same value.
-pub fn sign(parts: &Parts, signers: UkiSigners<'_>) -> Result<Vec<u8>, BuildError> {
+pub fn sign(parts: &Parts, signers: UkiSigners<'_>, secure_boot: &SecureBoot) -> Result<Vec<u8>, BuildError> {
     let public_key = pcr_policy::public_key_pem(signers.pcr)?;
-    let mut sections = sections(parts, &public_key);
+    let initrd = initrd(parts, &secure_boot.owner)?;
+    let mut sections = sections(parts, &public_key, &initrd);
     let unsigned = ashlar_boot::uki::build(&parts.stub, &sections)?;
     let at_enter_initrd = pcr11(&unsigned)?;
-    let policy = pcr_policy::sign(signers.pcr, &[BTreeMap::from([(11, at_enter_initrd)])])?;
+    let policies = policies(at_enter_initrd, &state_policy(parts, secure_boot)?);
+    let policy = pcr_policy::sign(signers.pcr, &policies)?;
     sections.push(Section { name: ".pcrsig", data: policy.as_bytes() });
     let with_policy = ashlar_boot::uki::build(&parts.stub, &sections)?;
     let signed = authenticode::sign(&with_policy, signers.db, Some(parts.facts.build_time))?;

@@ -20,6 +20,7 @@ pub use size::{ByteSize, human};
 pub use texts::Texts;
 pub use time::Timestamp;
 
+use ashlar_image::digest::Digest;
 use ashlar_image::layout::Sizes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,9 @@ pub struct Recipe {
     /// Partition sizes.
     #[serde(default)]
     pub partitions: Partitions,
+    /// The state volume.
+    #[serde(default)]
+    pub state: State,
     /// Baked-in containers.
     #[serde(default, rename = "container")]
     pub containers: Vec<Container>,
@@ -190,6 +194,16 @@ fn default_kernel() -> String {
 
 fn default_stub() -> String {
     "systemd-boot-efi".into()
+}
+
+/// `[state]`
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct State {
+    /// Values of PCR 7 with which a machine may open its state volume beside the one that follows from the keys: that of
+    /// a planned change of db or dbx (`ashlar keys pcr7`), or that of a firmware which measures more.
+    #[schemars(with = "Vec<String>")]
+    pub pcr7: Vec<Digest>,
 }
 
 /// `[partitions]`

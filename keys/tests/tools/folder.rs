@@ -10,8 +10,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tempfile::TempDir;
 
-const PRIVATE: [&str; 6] = ["PK.key", "KEK.key", "db.key", "pcr.key", "channel.key", "configuration.key"];
-const PUBLIC: [&str; 13] = [
+const PRIVATE: [&str; 7] =
+    ["PK.key", "KEK.key", "db.key", "pcr.key", "channel.key", "configuration.key", "recovery.key"];
+const PUBLIC: [&str; 14] = [
     "PK.crt",
     "KEK.crt",
     "db.crt",
@@ -25,6 +26,7 @@ const PUBLIC: [&str; 13] = [
     "PK.auth",
     "KEK.auth",
     "db.auth",
+    "recovery.pub",
 ];
 
 fn mode(path: &Path) -> u32 {

@@ -111,6 +111,41 @@ fn a_tpm_computes_the_same_policy_and_accepts_the_signature() {
     tpm.run("tpm2_flushcontext session.ctx");
 }
 
+/// A signature for one `policyRef` is good for that one only.
+#[test]
+fn a_tpm_accepts_the_signature_for_its_policy_ref() {
+    let Some(tpm) = Tpm::start() else { return };
+    let reference = Digest::of("a generation");
+    let policy = pcr_policy::Policy {
+        pcrs: BTreeMap::from([(11, Digest::ZERO), (12, Digest::ZERO)]),
+        policy_ref: Some(reference),
+    };
+    let text = pcr_policy::sign(keys().pcr(), &[policy]).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let entry = &json["sha256"][0];
+    assert_eq!(entry["ref"], reference.to_string());
+    let pol = hex::decode(entry["pol"].as_str().unwrap()).unwrap();
+    fs::copy(key_file("pcr.pub"), tpm.path().join("pcr.pub")).unwrap();
+    let write = |name: &str, bytes: &[u8]| fs::write(tpm.path().join(name), bytes).unwrap();
+    write("pol", &pol);
+    write("ref", &reference.0);
+    write("other", &Digest::of("another generation").0);
+    write("message", &[&pol[..], &reference.0].concat());
+    write("sig", &STANDARD.decode(entry["sig"].as_str().unwrap()).unwrap());
+    tpm.run("tpm2_loadexternal -C o -G rsa -u pcr.pub -c key.ctx -n key.name");
+    tpm.run("tpm2_verifysignature -c key.ctx -g sha256 -m message -s sig -f rsassa -t ticket");
+    tpm.run("tpm2_startauthsession --policy-session -S session.ctx");
+    tpm.run("tpm2_policypcr -S session.ctx -l sha256:11,12");
+    let authorize = "tpm2_policyauthorize -S session.ctx -i pol -n key.name -t ticket";
+    let refused = output(
+        tpm.command("tpm2_policyauthorize")
+            .args(format!("{authorize} -q other").split_ascii_whitespace().skip(1)),
+    );
+    assert!(!refused.status.success(), "another policyRef");
+    tpm.run(&format!("{authorize} -q ref"));
+    tpm.run("tpm2_flushcontext session.ctx");
+}
+
 #[test]
 fn the_text_has_systemds_form() {
     let text = pcr_policy::sign(keys().pcr(), &sets()[..1]).unwrap();
