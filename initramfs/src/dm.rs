@@ -1,5 +1,5 @@
-//! The device mapper's ioctls, as far as dm-verity needs them (Linux, `include/uapi/linux/dm-ioctl.h` and
-//! `Documentation/admin-guide/device-mapper/verity.rst`).
+//! The device mapper's ioctls, as far as dm-verity and dm-crypt need them (Linux, `include/uapi/linux/dm-ioctl.h` and
+//! `Documentation/admin-guide/device-mapper/{verity,dm-crypt}.rst`).
 
 use crate::block::Device;
 use crate::error::Error;
@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 /// The control device.
 pub const CONTROL: &str = "/dev/mapper/control";
-/// Name of the mapped device.
-pub const NAME: &str = "ashlar-root";
+/// Name of the mapped root.
+pub const ROOT: &str = "ashlar-root";
 
+/// Longest name of a mapped device here; the kernel takes 127 bytes.
+const MAX_NAME: usize = 64;
 /// `sizeof(struct dm_ioctl)`.
 const HEADER: usize = 312;
 /// `sizeof(struct dm_target_spec)`.
@@ -63,8 +65,19 @@ pub fn parameters(root: &VerityRoot, data: &str, tree: &str) -> String {
     )
 }
 
-/// The argument of an ioctl: the header and, to load a table, its one target.
-pub fn argument(flags: u32, target: Option<(&str, u64, &str)>) -> Vec<u8> {
+/// A device's one target.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// Its type: `verity`, `crypt`.
+    pub kind: &'a str,
+    /// Length in sectors of 512 bytes.
+    pub sectors: u64,
+    /// Parameters.
+    pub parameters: &'a str,
+}
+
+/// The argument of an ioctl about the device `name`: the header and, to load a table, its target.
+pub fn argument(name: &str, flags: u32, target: Option<Target<'_>>) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
     let mut put = |at: usize, value: &[u8]| {
         for (to, from) in bytes.iter_mut().skip(at).zip(value) {
@@ -77,8 +90,8 @@ pub fn argument(flags: u32, target: Option<(&str, u64, &str)>) -> Vec<u8> {
     put(16, &(HEADER as u32).to_ne_bytes());
     put(20, &u32::from(target.is_some()).to_ne_bytes());
     put(28, &flags.to_ne_bytes());
-    put(48, NAME.as_bytes());
-    if let Some((kind, sectors, parameters)) = target {
+    put(48, name.as_bytes().get(..MAX_NAME).unwrap_or(name.as_bytes()));
+    if let Some(Target { kind, sectors, parameters }) = target {
         // The parameters end with a NUL and are padded to eight bytes.
         let length = (parameters.len() + 1).next_multiple_of(8);
         let mut name = [0; 16];
@@ -112,20 +125,18 @@ fn run(control: &File, command: Command, mut argument: Vec<u8>) -> Result<Vec<u8
     Ok(argument)
 }
 
-/// Opens the root and gives its device. A block that does not have its hash makes the kernel panic, whoever
-/// reads it: the machine starts again rather than going on with a part of its root missing.
-pub fn open(root: &VerityRoot, data: &Device, tree: &Device) -> Result<PathBuf, Error> {
+/// Makes the device `name` with one target and starts it. Nothing half-made stays.
+pub fn create(name: &str, read_only: bool, target: Target<'_>) -> Result<PathBuf, Error> {
     let control = OpenOptions::new()
         .read(true)
         .write(true)
         .open(CONTROL)
         .map_err(|source| Error::DeviceMapper { step: "open its control device", source })?;
-    let created = run(&control, Command::Create, argument(0, None))?;
+    let flags = if read_only { READ_ONLY } else { 0 };
+    let created = run(&control, Command::Create, argument(name, 0, None))?;
     let start = || {
-        let parameters = parameters(root, &data.numbers, &tree.numbers);
-        let sectors = root.data_blocks.saturating_mul(BLOCK_SIZE / 512);
-        run(&control, Command::LoadTable, argument(READ_ONLY, Some(("verity", sectors, &parameters))))?;
-        run(&control, Command::Resume, argument(READ_ONLY, None))?;
+        run(&control, Command::LoadTable, argument(name, flags, Some(target)))?;
+        run(&control, Command::Resume, argument(name, flags, None))?;
         minor(&created).ok_or(Error::DeviceMapper {
             step: "find the device",
             source: std::io::ErrorKind::InvalidData.into(),
@@ -134,11 +145,29 @@ pub fn open(root: &VerityRoot, data: &Device, tree: &Device) -> Result<PathBuf, 
     match start() {
         Ok(minor) => Ok(PathBuf::from(format!("/dev/dm-{minor}"))),
         Err(error) => {
-            // Nothing half-made may stay; the first error is the one to tell.
-            let _ = run(&control, Command::Remove, argument(0, None));
+            // The first error is the one to tell.
+            let _ = run(&control, Command::Remove, argument(name, 0, None));
             Err(error)
         }
     }
+}
+
+/// Removes the device `name`; it must not be in use.
+pub fn remove(name: &str) -> Result<(), Error> {
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(CONTROL)
+        .map_err(|source| Error::DeviceMapper { step: "open its control device", source })?;
+    run(&control, Command::Remove, argument(name, 0, None)).map(|_| ())
+}
+
+/// Opens the root and gives its device. A block that does not have its hash makes the kernel panic, whoever
+/// reads it: the machine starts again rather than going on with a part of its root missing.
+pub fn open(root: &VerityRoot, data: &Device, tree: &Device) -> Result<PathBuf, Error> {
+    let parameters = parameters(root, &data.numbers, &tree.numbers);
+    let sectors = root.data_blocks.saturating_mul(BLOCK_SIZE / 512);
+    create(ROOT, true, Target { kind: "verity", sectors, parameters: &parameters })
 }
 
 #[cfg(test)]
@@ -166,7 +195,8 @@ mod tests {
                 "09".repeat(32)
             )
         );
-        let bytes = argument(READ_ONLY, Some(("verity", 616, &text)));
+        let bytes =
+            argument(ROOT, READ_ONLY, Some(Target { kind: "verity", sectors: 616, parameters: &text }));
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
         assert_eq!((word(0), word(4), word(8)), (4, 20, 0));
         assert_eq!(word(12) as usize, bytes.len(), "data_size");
@@ -185,7 +215,7 @@ mod tests {
 
     #[test]
     fn minors_above_255() {
-        let mut answer = argument(0, None);
+        let mut answer = argument(ROOT, 0, None);
         assert_eq!(answer.len(), 312);
         // Major 254, minor 0x1234.
         answer[40..48].copy_from_slice(&(0x34u64 | 254 << 8 | 0x12 << 20).to_ne_bytes());

@@ -98,7 +98,7 @@ pub enum Error {
         tried: String,
     },
     /// The device mapper refuses a step.
-    #[error("dm-verity: cannot {step}: {source}")]
+    #[error("device mapper: cannot {step}: {source}")]
     DeviceMapper {
         /// The step.
         step: &'static str,

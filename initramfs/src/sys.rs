@@ -97,3 +97,27 @@ pub fn start_in_group(command: &mut Command, procs: File) {
     // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
     unsafe { command.pre_exec(enter) };
 }
+
+/// Puts a key of the type `logon` into the keyring of this process, from which the device mapper takes it
+/// (keyrings(7)). Its content can never be read back. Gives its serial number.
+pub fn add_logon_key(description: &std::ffi::CStr, secret: &[u8]) -> io::Result<i32> {
+    // SAFETY: the three pointers are valid for reading for the lengths given; the kernel copies all of it.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            c"logon".as_ptr(),
+            description.as_ptr(),
+            secret.as_ptr(),
+            secret.len(),
+            libc::KEY_SPEC_PROCESS_KEYRING,
+        )
+    };
+    check(serial as libc::c_int)
+}
+
+/// Makes a key useless and lets the kernel forget it.
+pub fn revoke_key(serial: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_REVOKE, serial) } as libc::c_int)?;
+    Ok(())
+}
