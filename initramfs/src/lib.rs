@@ -13,6 +13,7 @@ pub mod block;
 pub mod boot;
 pub mod cgroup;
 pub mod console;
+pub mod control;
 pub mod dhcp;
 pub mod dm;
 pub mod efi;
