@@ -7,6 +7,7 @@ pub mod cmdline;
 pub mod control;
 pub mod digest;
 pub mod layout;
+pub mod machine;
 pub mod manifest;
 pub mod measure;
 pub mod owner;

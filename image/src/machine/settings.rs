@@ -1,0 +1,225 @@
+//! All tables but `[network]`.
+
+use super::is_default;
+use super::values::{
+    Bytes, Certificate, Cpus, Day, PublicKey, Seconds, TimeOfDay, Timestamp, Url, UtcOffset,
+};
+use crate::control::API_PORT;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// `[time]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Time {
+    /// Time servers (NTP): host names or addresses, at most 8. Without any, those that a DHCP server names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub servers: Vec<String>,
+}
+
+/// `[control]`: without `trust-roots`, the machine is not reached from afar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Control {
+    /// Addresses of the machine that are listened on; all unless given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub listen: Vec<IpAddr>,
+    /// TCP port: 1 to 65535; 7443 unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "api_port"))]
+    pub port: u16,
+    /// Certificates (PEM) of the authorities that sign users' certificates.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub trust_roots: Vec<Certificate>,
+}
+
+#[cfg(feature = "schema")]
+fn api_port() -> u16 {
+    API_PORT
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { listen: Vec::new(), port: API_PORT, trust_roots: Vec::new() }
+    }
+}
+
+/// `[cluster]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Cluster {
+    /// Its name: a label as in host names.
+    pub name: String,
+    /// Where it is reached: URLs (https), one at least.
+    pub endpoints: Vec<Url>,
+}
+
+/// `[channel]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Channel {
+    /// Where releases are fetched.
+    pub url: Url,
+    /// Name of the channel: `stable`.
+    pub name: String,
+    /// The channel's public key (Ed25519, PEM), `channel.pub` of the key folder.
+    pub key: PublicKey,
+}
+
+/// `[update]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Update {
+    /// How far the machine goes by itself; `off` unless given.
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub policy: UpdatePolicy,
+    /// When it may restart into an update; at any time unless given.
+    #[serde(rename = "window", skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub windows: Vec<Window>,
+}
+
+/// How far a machine goes by itself with an update.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdatePolicy {
+    /// It does not look for updates.
+    #[default]
+    Off,
+    /// It fetches and verifies them.
+    Download,
+    /// It writes them to the other slot; the next restart, whoever asks for it, starts them.
+    Stage,
+    /// It restarts into them, in a window.
+    Automatic,
+}
+
+impl UpdatePolicy {
+    /// All policies with their names.
+    pub const ALL: [(&'static str, Self); 4] = [
+        ("off", Self::Off),
+        ("download", Self::Download),
+        ("stage", Self::Stage),
+        ("automatic", Self::Automatic),
+    ];
+}
+
+/// `[[update.window]]`: a time of the week.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Window {
+    /// The days on which it begins; each day unless given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub days: Vec<Day>,
+    /// When it begins: `02:30`.
+    pub from: TimeOfDay,
+    /// How long it is: 10 minutes to 24 hours.
+    pub duration: Seconds,
+    /// The time zone of `days` and `from`, as an offset from UTC: `UTC` (unless given) or `+01:00`. There are no names
+    /// of places, because they mean other times when their tables change, and an image need not have these.
+    #[serde(skip_serializing_if = "is_default")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub time_zone: UtcOffset,
+}
+
+/// `[[container]]`: what differs from the image for a container that is part of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Container {
+    /// Its name in the image.
+    pub name: String,
+    /// Whether it is started; it is unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "yes"))]
+    pub enabled: bool,
+    /// Environment, over the image's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub environment: BTreeMap<String, String>,
+    /// Memory limit in place of the image's: `512MiB`; 1 MiB at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Bytes>,
+    /// Processor limit in place of the image's, in processors: 0.01 to 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<Cpus>,
+    /// Limit of the number of processes in place of the image's: 1 to 4194304.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u32>,
+}
+
+#[cfg(feature = "schema")]
+fn yes() -> bool {
+    true
+}
+
+/// `[debug]`: exactly one of `until` and `duration` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Debug {
+    /// Name of the container in the image.
+    pub container: String,
+    /// When it is stopped and no longer started: `2026-11-30T18:00:00Z`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// For how long it runs after the configuration was applied, and after each start of the machine: at most 24 hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Seconds>,
+}
+
+/// `[watchdog]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Watchdog {
+    /// The machine restarts when nobody feeds the watchdog for so long: 10 seconds to 10 minutes; 60 seconds unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "watchdog_timeout"))]
+    pub timeout: Seconds,
+}
+
+const WATCHDOG_TIMEOUT: Seconds = Seconds(60);
+
+#[cfg(feature = "schema")]
+fn watchdog_timeout() -> Seconds {
+    WATCHDOG_TIMEOUT
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self { timeout: WATCHDOG_TIMEOUT }
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Log {
+    /// How large the log on the state volume may become: 8MiB to 1TiB; 256MiB unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "log_size"))]
+    pub size: Bytes,
+}
+
+const LOG_SIZE: Bytes = Bytes(256 << 20);
+
+#[cfg(feature = "schema")]
+fn log_size() -> Bytes {
+    LOG_SIZE
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { size: LOG_SIZE }
+    }
+}
