@@ -75,10 +75,14 @@ fn active(text: &str) -> Vec<String> {
     names
 }
 
+/// The files of the active consoles.
+pub fn paths() -> Vec<String> {
+    active(&std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default())
+}
+
 /// Writes `block` to every console. What a console does not take within two seconds is lost on it.
 pub fn announce(block: &str) {
-    let consoles = std::fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
-    for path in active(&consoles) {
+    for path in paths() {
         let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
         let opened = OpenOptions::new().write(true).custom_flags(flags.bits().cast_signed()).open(path);
         if let Ok(mut console) = opened {

@@ -34,6 +34,7 @@ pub mod report;
 pub mod root;
 pub mod shutdown;
 pub mod slot;
+pub mod state;
 pub mod supervision;
 pub mod switch;
 mod sys;

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 /// Why something could not be made, signed or verified, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
+    /// Something was encrypted to another key.
+    #[error("this was not encrypted to `{}`, or it is damaged; take the key folder of the image that runs on the machine", .0.display())]
+    NotForThisKey(PathBuf),
     /// A file or folder could not be read or written.
     #[error("cannot {action} `{path}`: {source}")]
     Io {

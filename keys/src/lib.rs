@@ -20,6 +20,7 @@ pub mod pcr_policy;
 pub mod pkcs11;
 pub mod places;
 pub mod purpose;
+pub mod recovery;
 mod role;
 pub mod signer;
 mod time;

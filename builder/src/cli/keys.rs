@@ -15,6 +15,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Largest content of dbx in bytes.
+const MAX_DBX: u64 = 1 << 20;
+
 /// Where the keys are.
 #[derive(Debug, Args)]
 pub(super) struct Where {
@@ -52,6 +55,35 @@ pub(super) enum Keys {
     Show(Show),
     /// Put the private half of a key from its file on a token
     Import(Import),
+    /// Tell what PCR 7 is on a machine with these keys, now or after a change of dbx
+    Pcr7(Pcr7),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Pcr7 {
+    /// The folder
+    directory: PathBuf,
+    /// Content of dbx after the change: signature lists, as efivarfs has them behind four bytes of attributes
+    #[arg(long, value_name = "FILE")]
+    dbx: Option<PathBuf>,
+}
+
+impl Pcr7 {
+    fn run(self) -> Result<ExitCode, BuildError> {
+        let keys = KeyFolder::open(&self.directory)?;
+        let mut variables = keys.secure_boot();
+        if let Some(file) = &self.dbx {
+            variables.dbx = crate::inspect::read_whole(file, MAX_DBX, "signature lists")?;
+            ashlar_measured_boot::efi::parse_signature_lists(&variables.dbx)
+                .map_err(ashlar_measured_boot::predict::PredictError::from)?;
+        }
+        let authority = keys.db_authority();
+        let site = ashlar_measured_boot::predict::Site { variables: &variables, authority: &authority };
+        for variant in ashlar_measured_boot::predict::pcr7(&site)? {
+            print(&format!("{}\n", variant.value));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -231,6 +263,7 @@ impl Keys {
             Self::New(new) => new.run(),
             Self::Show(show) => show.run(),
             Self::Import(import) => import.run(),
+            Self::Pcr7(pcr7) => pcr7.run(),
         }
     }
 }

@@ -1,0 +1,6 @@
+//! The sealed state volume.
+
+pub mod choice;
+mod crypt;
+mod escrow;
+mod prompt;
