@@ -7,7 +7,7 @@ mod network;
 mod settings;
 mod values;
 
-pub use network::{Addressing, Bond, BondMode, Dns, Interface, Network, Proxy, Route, Vlan};
+pub use network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, Proxy, Route, Vlan};
 pub use settings::{
     Channel, Cluster, Container, Control, Debug, Log, Time, Update, UpdatePolicy, Watchdog, Window,
 };

@@ -134,7 +134,7 @@ pub struct Bond {
 }
 
 /// `miimon` where none is given, in milliseconds.
-pub(super) const MIIMON: u16 = 100;
+pub const MIIMON: u16 = 100;
 
 #[cfg(feature = "schema")]
 fn miimon() -> u16 {
