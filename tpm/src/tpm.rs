@@ -1,7 +1,7 @@
 //! The commands as methods.
 
 use crate::Error;
-use crate::command::{Authorization, Code, Command, Response, decode};
+use crate::command::{Answer, Code, Command, Response, decode};
 use crate::response::INITIALIZE;
 use crate::transport::Transport;
 use crate::wire::{Reader, WireError, Writer};
@@ -94,11 +94,11 @@ impl<T: Transport> Tpm<T> {
         self.transport
     }
 
-    /// Sends `command` and gives the parameters of a successful answer to `read`, which must take them all.
-    fn run<R>(
+    /// Sends `command` and gives the answer, when it is a success, to `take`.
+    pub(crate) fn exchange<R>(
         &mut self,
         command: &Command,
-        read: impl FnOnce(&mut Reader<'_>) -> Result<R, WireError>,
+        take: impl FnOnce(&Answer<'_>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let name = command.code.name();
         let malformed = |what| Error::Malformed { command: name, what };
@@ -115,15 +115,36 @@ impl<T: Transport> Tpm<T> {
                     // The TPM asked for it; the kernel's driver waits 20 ms at first too.
                     std::thread::sleep(std::time::Duration::from_millis(20));
                 }
-                Response::Failure(code) => return Err(Error::Refused { command: name, code }),
-                Response::Success(parameters) => {
-                    let mut reader = Reader::new(parameters);
-                    let result = read(&mut reader).map_err(malformed)?;
-                    reader.end().map_err(malformed)?;
-                    return Ok(result);
+                Response::Failure(code) if code.name() == Some("TPM_RC_LOCKOUT") => {
+                    return Err(Error::Lockout { command: name });
                 }
+                Response::Failure(code) => return Err(Error::Refused { command: name, code }),
+                Response::Success(answer) => return take(&answer),
             }
         }
+    }
+
+    /// Sends `command` and gives the parameters of a successful answer to `read`, which must take them all.
+    pub(crate) fn run<R>(
+        &mut self,
+        command: &Command,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<R, WireError>,
+    ) -> Result<R, Error> {
+        self.exchange(command, |answer| read_all(command.code, answer.parameters, read))
+    }
+
+    /// The same for a command whose answer has a handle.
+    pub(crate) fn run_for_handle<R>(
+        &mut self,
+        command: &Command,
+        read: impl FnOnce(&mut Reader<'_>) -> Result<R, WireError>,
+    ) -> Result<(u32, R), Error> {
+        self.exchange(command, |answer| {
+            let missing =
+                Error::Malformed { command: command.code.name(), what: WireError::Ends("the handle") };
+            let handle = answer.handle.ok_or(missing)?;
+            Ok((handle, read_all(command.code, answer.parameters, read)?))
+        })
     }
 
     /// `TPM2_Startup` (part 3, section 9.3). Firmware does this on real machines; a TPM that was started
@@ -147,7 +168,7 @@ impl<T: Transport> Tpm<T> {
         self.run(&Command::new(Code::SelfTest, Writer::new().u8(full.into())), |_| Ok(()))
     }
 
-    fn capability<R>(
+    pub(crate) fn capability<R>(
         &mut self,
         capability: u32,
         property: u32,
@@ -192,12 +213,8 @@ impl<T: Transport> Tpm<T> {
     /// have.
     pub fn pcr_extend(&mut self, pcr: u32, digest: &Sha256Digest) -> Result<(), Error> {
         check_pcr(pcr)?;
-        let command = Command {
-            code: Code::PcrExtend,
-            handles: vec![pcr],
-            authorizations: vec![Authorization::Password(Vec::new())],
-            parameters: Writer::new().u32(1).u16(ALG_SHA256).bytes(digest),
-        };
+        let parameters = Writer::new().u32(1).u16(ALG_SHA256).bytes(digest);
+        let command = Command::new(Code::PcrExtend, parameters).on(pcr).password(&[]);
         self.run(&command, |_| Ok(()))
     }
 
@@ -215,7 +232,7 @@ impl<T: Transport> Tpm<T> {
         if after == wanted {
             Ok(Extended { before, after })
         } else {
-            Err(Error::ReadBack { pcr, wanted: hexadecimal(&wanted), found: hexadecimal(&after) })
+            Err(Error::ReadBack { pcr, wanted: hex::encode(wanted), found: hex::encode(after) })
         }
     }
 
@@ -228,28 +245,59 @@ impl<T: Transport> Tpm<T> {
     /// The SHA-256 value of one PCR.
     pub fn pcr_read_one(&mut self, pcr: u32) -> Result<Sha256Digest, Error> {
         check_pcr(pcr)?;
-        let mut bits = [0u8; 3];
-        bits[pcr as usize / 8] = 1 << (pcr % 8);
-        let parameters = Writer::new().u32(1).u16(ALG_SHA256).u8(3).bytes(&bits);
-        let read = |reader: &mut Reader<'_>| {
-            reader.u32("the update counter")?;
+        let (_, values) = self.pcr_read_some(&[pcr])?;
+        match values.as_slice() {
+            [(_, digest)] => Ok(*digest),
+            _ => Err(Error::NoSha256Bank { active: "not sha256".into() }),
+        }
+    }
+
+    /// The SHA-256 values that one `TPM2_PCR_Read` gives, and the count of extensions that it was read at.
+    fn pcr_read_some(&mut self, pcrs: &[u32]) -> Result<(u32, Vec<(u32, Sha256Digest)>), Error> {
+        let parameters = write_selection(Writer::new(), pcrs.iter().copied());
+        self.run(&Command::new(Code::PcrRead, parameters), |reader| {
+            let updates = reader.u32("the update counter")?;
             let selection = read_selection(reader)?;
             let count = reader.count(MAX_DIGESTS, "the number of digests")?;
             let digests = (0..count).map(|_| reader.sized(64, "a digest")).collect::<Result<Vec<_>, _>>()?;
             // A TPM without the bank answers with success and with nothing.
-            let selected = selection.iter().any(|b| b.algorithm == ALG_SHA256 && b.pcrs == [pcr]);
-            match digests.as_slice() {
-                [digest] if selected => Ok(Some(
-                    Sha256Digest::try_from(*digest).map_err(|_| WireError::Unexpected("a digest's size"))?,
-                )),
-                [] => Ok(None),
-                _ => Err(WireError::Unexpected("the selection of PCRs")),
+            let read: Vec<u32> =
+                selection.into_iter().filter(|b| b.algorithm == ALG_SHA256).flat_map(|b| b.pcrs).collect();
+            if read.len() != digests.len() || read.iter().any(|pcr| !pcrs.contains(pcr)) {
+                return Err(WireError::Unexpected("the selection of PCRs"));
             }
-        };
-        match self.run(&Command::new(Code::PcrRead, parameters), read)? {
-            Some(digest) => Ok(digest),
-            None => Err(Error::NoSha256Bank { active: "not sha256".into() }),
+            let values = read.into_iter().zip(digests).map(|(pcr, digest)| {
+                Ok((pcr, digest.try_into().map_err(|_| WireError::Unexpected("a digest's size"))?))
+            });
+            Ok((updates, values.collect::<Result<_, _>>()?))
+        })
+    }
+
+    /// The SHA-256 values of `pcrs`, all of the same moment, in ascending order. One command for up to eight PCRs.
+    pub fn pcr_read_together(&mut self, pcrs: &[u32]) -> Result<Vec<(u32, Sha256Digest)>, Error> {
+        pcrs.iter().try_for_each(|pcr| check_pcr(*pcr))?;
+        let mut read: Vec<(u32, Sha256Digest)> = Vec::new();
+        let mut moment = None;
+        // Each round reads at least one PCR or starts again; extensions are rare.
+        for _ in 0..4 * PCR_COUNT {
+            let missing: Vec<u32> =
+                pcrs.iter().copied().filter(|pcr| read.iter().all(|(other, _)| other != pcr)).collect();
+            if missing.is_empty() {
+                read.sort_unstable();
+                return Ok(read);
+            }
+            let (updates, values) = self.pcr_read_some(&missing)?;
+            if values.is_empty() {
+                return Err(Error::NoSha256Bank { active: "not sha256".into() });
+            }
+            if moment.replace(updates).is_some_and(|before| before != updates) {
+                read.clear();
+                moment = None;
+                continue;
+            }
+            read.extend(values);
         }
+        Err(Error::PcrsDoNotRest)
     }
 
     /// `TPM2_GetRandom` (part 3, section 16.1), repeated until `length` bytes are there.
@@ -267,7 +315,27 @@ impl<T: Transport> Tpm<T> {
     }
 }
 
-fn check_pcr(pcr: u32) -> Result<(), Error> {
+/// Gives parameters to `read`, which must take them all.
+pub(crate) fn read_all<R>(
+    code: Code,
+    parameters: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<R, WireError>,
+) -> Result<R, Error> {
+    let malformed = |what| Error::Malformed { command: code.name(), what };
+    let mut reader = Reader::new(parameters);
+    let result = read(&mut reader).map_err(malformed)?;
+    reader.end().map_err(malformed)?;
+    Ok(result)
+}
+
+/// `TPML_PCR_SELECTION` of the SHA-256 bank, with three bytes of PCRs.
+pub(crate) fn write_selection(to: Writer, pcrs: impl IntoIterator<Item = u32>) -> Writer {
+    let bits = pcrs.into_iter().filter(|pcr| *pcr < PCR_COUNT).fold(0u32, |bits, pcr| bits | 1 << pcr);
+    let [first, second, third, _] = bits.to_le_bytes();
+    to.u32(1).u16(ALG_SHA256).u8(3).bytes(&[first, second, third])
+}
+
+pub(crate) fn check_pcr(pcr: u32) -> Result<(), Error> {
     if pcr < PCR_COUNT { Ok(()) } else { Err(Error::NoSuchPcr(pcr)) }
 }
 
@@ -291,12 +359,4 @@ fn read_selection(reader: &mut Reader<'_>) -> Result<Vec<Bank>, WireError> {
         banks.push(Bank { algorithm, pcrs });
     }
     Ok(banks)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

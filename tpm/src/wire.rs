@@ -1,5 +1,7 @@
 //! Big-endian bytes, written and read with every length bounded.
 
+use zeroize::Zeroizing;
+
 /// Why bytes could not be read or written.
 #[derive(Debug, thiserror::Error, PartialEq, Eq, Clone, Copy)]
 pub enum WireError {
@@ -63,6 +65,11 @@ impl<'a> Reader<'a> {
         Ok(u32::from_be_bytes(self.array(field)?))
     }
 
+    /// Eight bytes.
+    pub fn u64(&mut self, field: &'static str) -> Result<u64, WireError> {
+        Ok(u64::from_be_bytes(self.array(field)?))
+    }
+
     /// A four-byte count that may not be more than `limit`.
     pub fn count(&mut self, limit: u32, field: &'static str) -> Result<u32, WireError> {
         let value = self.u32(field)?;
@@ -92,9 +99,26 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Builds parameters.
-#[derive(Debug, Default, Clone)]
-pub struct Writer(Vec<u8>);
+/// Room that a [`Writer`] starts with, in bytes: what holds a secret (`TPM2_Create` with 128 bytes to seal) never
+/// has to move, so that no copy of it stays behind.
+const CAPACITY: usize = 512;
+
+/// Builds parameters. The bytes are overwritten when it is dropped.
+#[derive(Clone)]
+pub struct Writer(Zeroizing<Vec<u8>>);
+
+impl std::fmt::Debug for Writer {
+    /// Only how much there is: the bytes may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Writer({} bytes)", self.0.len())
+    }
+}
+
+impl Default for Writer {
+    fn default() -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(CAPACITY)))
+    }
+}
 
 impl Writer {
     /// An empty writer.
@@ -123,6 +147,13 @@ impl Writer {
         self
     }
 
+    /// Adds eight bytes.
+    #[must_use]
+    pub fn u64(mut self, value: u64) -> Self {
+        self.0.extend_from_slice(&value.to_be_bytes());
+        self
+    }
+
     /// Adds bytes as they are.
     #[must_use]
     pub fn bytes(mut self, value: &[u8]) -> Self {
@@ -140,9 +171,19 @@ impl Writer {
         Ok(self.u16(length).bytes(value))
     }
 
+    /// The bytes so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The bytes so far, to be encrypted where they are.
+    pub fn as_mut_bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
     /// The bytes.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut *self.0)
     }
 }
 

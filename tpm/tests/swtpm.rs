@@ -2,154 +2,13 @@
 //! Skips where swtpm (package swtpm) or tpm2-tools (package tpm2-tools) is not installed.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
+mod common;
+
 use ashlar_tpm::{Error, Recording, Replay, Socket, StartupType, Tpm, Transport, TransportError};
-use sha2::{Digest, Sha256};
-use std::io::{ErrorKind, Read};
+use common::{DEADLINE, Data, Swtpm, ZERO, extended, sha256};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// How long a tool may run, or swtpm may take to listen. They take far below a second; the machine may be
-/// busy.
-const DEADLINE: Duration = Duration::from_secs(60);
-const ZERO: [u8; 32] = [0; 32];
-
-/// How swtpm takes commands.
-enum Data {
-    Unix,
-    Tcp(u16),
-}
-
-/// A running swtpm. Ends with the value; its state goes with the folder.
-struct Swtpm {
-    folder: tempfile::TempDir,
-    process: Child,
-}
-
-impl Swtpm {
-    /// Starts a new one, with an unstarted TPM; none where swtpm is not installed.
-    fn new() -> Option<Self> {
-        Self::start(tempfile::tempdir().unwrap(), &Data::Unix)
-    }
-
-    fn start(folder: tempfile::TempDir, data: &Data) -> Option<Self> {
-        let path = |name: &str| folder.path().join(name).display().to_string();
-        let server = match data {
-            Data::Unix => format!("type=unixio,path={}", path("data")),
-            Data::Tcp(port) => format!("type=tcp,port={port}"),
-        };
-        let process = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--flags", "not-need-init"])
-            .args(["--tpmstate", &format!("dir={}", path(""))])
-            .args(["--server", &server])
-            // tpm2-tools expect the control channel here.
-            .args(["--ctrl", &format!("type=unixio,path={}", path("data.ctrl"))])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match process {
-            Ok(process) => Some(Self { folder, process }),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("skipped: swtpm is not installed (package swtpm)");
-                None
-            }
-            Err(error) => panic!("swtpm: {error}"),
-        }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    /// The TPM, over the socket in the file system.
-    fn tpm(&mut self) -> Tpm<Socket<UnixStream>> {
-        let path = self.socket();
-        Tpm::new(self.connect(|| Socket::connect_unix(&path)))
-    }
-
-    /// Connects as soon as swtpm listens.
-    fn connect<S>(&mut self, connect: impl Fn() -> Result<Socket<S>, TransportError>) -> Socket<S> {
-        let start = Instant::now();
-        loop {
-            match connect() {
-                Ok(socket) => return socket,
-                Err(error) => assert!(start.elapsed() < DEADLINE, "{error}"),
-            }
-            assert!(self.process.try_wait().unwrap().is_none(), "swtpm ended before it listened");
-            sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Power off and on again. Whatever was not shut down is lost.
-    fn restart(mut self) -> Self {
-        self.stop();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        Self::start(folder, &Data::Unix).unwrap()
-    }
-
-    fn stop(&mut self) {
-        // By the process itself, never by a name; it may have ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        for socket in ["data", "data.ctrl"] {
-            let _ = std::fs::remove_file(self.folder.path().join(socket));
-        }
-    }
-
-    /// Runs one of tpm2-tools; none where they are not installed. swtpm serves one connection at a time, so
-    /// ours must be closed.
-    fn tool(&self, name: &str, arguments: &[&str]) -> Option<Output> {
-        let child = Command::new(name)
-            .args(arguments)
-            .env("TPM2TOOLS_TCTI", format!("swtpm:path={}", self.socket().display()))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match child {
-            Ok(child) => child,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("skipped: {name} is not installed (package tpm2-tools)");
-                return None;
-            }
-            Err(error) => panic!("{name}: {error}"),
-        };
-        let start = Instant::now();
-        let status = loop {
-            match child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if start.elapsed() < DEADLINE => sleep(Duration::from_millis(20)),
-                None => {
-                    child.kill().unwrap();
-                    child.wait().unwrap();
-                    panic!("{name} did not end in time");
-                }
-            }
-        };
-        // What these tools print fits into a pipe, so it could be read after their end.
-        let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-        child.stdout.take().unwrap().read_to_end(&mut output.stdout).unwrap();
-        child.stderr.take().unwrap().read_to_end(&mut output.stderr).unwrap();
-        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-        Some(output)
-    }
-}
-
-impl Drop for Swtpm {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}
-
-fn extended(pcr: [u8; 32], digest: [u8; 32]) -> [u8; 32] {
-    sha256(&[pcr, digest].concat())
-}
 
 /// What every start does: returns PCR 11 after two phase words.
 fn session<T: Transport>(tpm: &mut Tpm<T>) -> [u8; 32] {
@@ -306,13 +165,13 @@ fn tcp_works_as_well_and_a_tpm_that_goes_is_an_error() {
         let Some(mut swtpm) = Swtpm::start(tempfile::tempdir().unwrap(), &Data::Tcp(port)) else { return };
         // Its control channel is there as soon as it listens.
         let start = Instant::now();
-        while !swtpm.folder.path().join("data.ctrl").exists()
-            && swtpm.process.try_wait().unwrap().is_none()
+        while !swtpm.folder().join("data.ctrl").exists()
+            && swtpm.ended().is_none()
             && start.elapsed() < DEADLINE
         {
             sleep(Duration::from_millis(20));
         }
-        if swtpm.process.try_wait().unwrap().is_some() {
+        if swtpm.ended().is_some() {
             continue;
         }
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
