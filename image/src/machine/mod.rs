@@ -3,14 +3,29 @@
 //! The image is the same for all machines; what differs is here: names, addresses, whom to trust. The text is at most
 //! [`MAX_TEXT`] bytes of TOML. Unknown keys are errors, and all errors of a file are told at once.
 
+mod changes;
+mod check;
+mod decode;
+mod error;
+mod names;
 mod network;
+mod reader;
+#[cfg(feature = "schema")]
+mod schema;
+pub mod seed;
 mod settings;
+mod signed;
 mod values;
 
+pub use changes::{Changes, diff};
+pub use error::{ConfigError, MAX_ERRORS, TextError, nearest};
 pub use network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, Proxy, Route, Vlan};
+#[cfg(feature = "schema")]
+pub use schema::schema;
 pub use settings::{
     Channel, Cluster, Container, Control, Debug, Log, Time, Update, UpdatePolicy, Watchdog, Window,
 };
+pub use signed::{MAX_ENVELOPE, PAYLOAD_TYPE, Serial, Verified, payload, sign, verify};
 pub use values::{
     Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, Seconds, TimeOfDay, Timestamp, Url,
     UtcOffset,
@@ -81,6 +96,29 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl MachineConfig {
+    /// Reads the text of a configuration.
+    ///
+    /// # Errors
+    /// All that is wrong with it, in the order of the text, [`MAX_ERRORS`] at most.
+    pub fn parse(text: &str) -> Result<Self, Vec<ConfigError>> {
+        if text.len() > MAX_TEXT {
+            return Err(vec![ConfigError::TooLarge(text.len())]);
+        }
+        let mut reader = reader::Reader::new(text);
+        let (document, errors) = toml::de::DeTable::parse_recoverable(text);
+        for error in &errors {
+            reader.syntax(error);
+        }
+        if !errors.is_empty() {
+            // What lies around such a place is guesswork, and so would be its errors.
+            return Err(reader.into_errors());
+        }
+        let table = reader::Table::root(document.get_ref());
+        let config = decode::machine(&mut reader, table);
+        check::check(&mut reader, &config);
+        if reader.is_good() { Ok(config) } else { Err(reader.into_errors()) }
+    }
+
     /// A configuration with this serial that leaves all else as it is without one: for tests, and for machines that
     /// have none, with the serial 0.
     pub fn empty(serial: u64) -> Self {

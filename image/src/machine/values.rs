@@ -1,6 +1,7 @@
 //! Values with a form of their own: addresses, sizes, times, keys. Each is read from text and shown as the text that
 //! it was read from means.
 
+use crate::digest::Digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Serialize, Serializer};
@@ -548,10 +549,19 @@ impl PublicKey {
         let key = block.strip_prefix(&ED25519_SPKI)?;
         Some(Self(key.try_into().ok()?))
     }
+
+    fn spki(&self) -> Vec<u8> {
+        [ED25519_SPKI.as_slice(), &self.0].concat()
+    }
+
+    /// SHA-256 of its `SubjectPublicKeyInfo`, as `ashlar keys show` tells it.
+    pub fn fingerprint(&self) -> Digest {
+        Digest::of(self.spki())
+    }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_pem(f, "PUBLIC KEY", &[ED25519_SPKI.as_slice(), &self.0].concat())
+        write_pem(f, "PUBLIC KEY", &self.spki())
     }
 }
