@@ -1,6 +1,7 @@
 //! Errors of a recipe, with the line that they are about.
 
 use super::texts::Texts;
+use ashlar_image::machine::nearest;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use std::path::PathBuf;
 
@@ -90,13 +91,4 @@ impl RecipeError {
         let span = error.span().unwrap_or(0..0);
         texts.error(start + span.start..start + span.end, message.clone(), help)
     }
-}
-
-/// The candidate that is most like `name`, if any is like it at all.
-pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
-        .filter(|(likeness, _)| *likeness > 0.7)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }

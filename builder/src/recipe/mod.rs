@@ -13,7 +13,8 @@ mod time;
 
 pub use container::{Container, Service, cpu_milli};
 pub use debian::{Debian, Pin, Suite};
-pub use error::{RecipeError, nearest};
+pub use ashlar_image::machine::nearest;
+pub use error::RecipeError;
 pub use files::{Directory, File, Group, HostPath, Ownership, Source, Symlink, User};
 pub use schema::schema;
 pub use size::{ByteSize, human};

@@ -83,9 +83,6 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &MachineConfig) {
     control(reader, config, &places);
     update(reader, config);
     if let Some(cluster) = &config.cluster {
-        if cluster.endpoints.is_empty() {
-            reader.refuse("cluster.endpoints", "it is empty; name one at least");
-        }
         no_twins(reader, "cluster.endpoints", cluster.endpoints.iter());
         for (number, url) in cluster.endpoints.iter().enumerate() {
             if !url.is_https() {
@@ -119,9 +116,6 @@ fn links(reader: &mut Reader<'_>, network: &Network, places: &[Place<'_>]) {
     let mut members: BTreeMap<&LinkName, String> = BTreeMap::new();
     for (number, bond) in network.bonds.iter().enumerate() {
         let path = format!("network.bond[{number}].members");
-        if bond.members.is_empty() {
-            reader.refuse(&path, "a bond has one member at least");
-        }
         for (at, member) in bond.members.iter().enumerate() {
             let path = format!("{path}[{at}]");
             if let Some(other) = members.get(member) {

@@ -159,7 +159,7 @@ fn bond(reader: &mut Reader<'_>, mut table: Table<'_>) -> Bond {
         mode: optional!(table, reader, "mode", |r: &mut Reader<'_>, v: &Value<'_>| r
             .choice(v, &BondMode::ALL))
         .unwrap_or_default(),
-        members: members.map(|value| reader.list(&value, 16, link)).unwrap_or_default(),
+        members: members.map(|value| reader.some(&value, 16, link)).unwrap_or_default(),
         miimon: optional!(table, reader, "miimon", |r: &mut Reader<'_>, v: &Value<'_>| r
             .integer(v, 10..=10_000))
         .unwrap_or(MIIMON),
@@ -264,7 +264,7 @@ fn cluster(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Cluster> {
             (is_host_name(text) && !text.contains('.')).then(|| text.to_owned())
         })
     });
-    let endpoints = endpoints.map(|value| reader.list(&value, 16, plain_url));
+    let endpoints = endpoints.map(|value| reader.some(&value, 16, plain_url));
     table.finish(reader);
     Some(Cluster { name: name?, endpoints: endpoints? })
 }

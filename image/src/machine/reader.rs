@@ -271,6 +271,19 @@ impl<'t> Reader<'t> {
         found
     }
 
+    /// As [`Reader::list`], but there is one item at least.
+    pub fn some<'d, T>(
+        &mut self,
+        value: &Value<'d>,
+        most: usize,
+        read: impl FnMut(&mut Self, &Value<'d>) -> Option<T>,
+    ) -> Vec<T> {
+        if matches!(value.content, DeValue::Array(array) if array.is_empty()) {
+            self.add(&value.path, value.span.clone(), "it is empty; name one at least".into(), None);
+        }
+        self.list(value, most, read)
+    }
+
     pub fn table<'d>(&mut self, value: &Value<'d>) -> Table<'d> {
         let entries = match value.content {
             DeValue::Table(table) => Some(table),

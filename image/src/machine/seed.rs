@@ -70,15 +70,15 @@ mod tests {
 
     #[test]
     fn a_seed_is_read_as_it_was_written() {
-        for envelope in [b"".as_slice(), b"{}", &[7; MAX_ENVELOPE]] {
+        for envelope in [b"".as_slice(), b"{}", &vec![7; MAX_ENVELOPE]] {
             let mut area = encode(envelope).unwrap();
             area.resize(AREA, 0);
             assert_eq!(decode(&area), Ok(Some(envelope)));
             *area.last_mut().unwrap() = 1;
             assert_eq!(decode(&area), Err(SeedError::InUse));
         }
-        assert_eq!(encode(&[0; MAX_ENVELOPE + 1]), Err(SeedError::TooLarge(MAX_ENVELOPE + 1)));
-        assert_eq!(decode(&[0; AREA]), Ok(None));
+        assert_eq!(encode(&vec![0; MAX_ENVELOPE + 1]), Err(SeedError::TooLarge(MAX_ENVELOPE + 1)));
+        assert_eq!(decode(&vec![0; AREA]), Ok(None));
         // The form is fixed: installers of others may write it.
         let bytes = encode(b"{}").unwrap();
         assert_eq!(&bytes[..20], b"ASHLAR-SEED-1\n\x02\0\0\0{}");

@@ -14,7 +14,7 @@ pub const PAYLOAD_TYPE: &str = "application/vnd.ashlar.machine-config+toml";
 /// Largest envelope that is read, in bytes: the longest text in base64 with signatures and space around it.
 pub const MAX_ENVELOPE: usize = 512 << 10;
 
-/// A machine configuration that the owner has signed. Only [`verify`] makes one.
+/// A machine configuration that the owner stands for: made by [`verify`], or by [`Verified::of_image`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     text: String,
@@ -49,6 +49,16 @@ pub struct Serial {
 }
 
 impl Verified<MachineConfig> {
+    /// A text that is part of the image, as in debug images: the image is signed and verity protects it, so it has no
+    /// signature of its own.
+    ///
+    /// # Errors
+    /// All that is wrong with it.
+    pub fn of_image(text: &str) -> Result<Self, Vec<ConfigError>> {
+        let config = MachineConfig::parse(text)?;
+        Ok(Self { text: text.to_owned(), digest: Digest::of(text), config })
+    }
+
     /// What [`verify`] has to know of it when another is offered.
     pub fn serial(&self) -> Serial {
         Serial { serial: self.config.serial, digest: self.digest }
