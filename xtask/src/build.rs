@@ -1,12 +1,15 @@
-//! The programs of the project, as a user has them: both in one folder.
+//! The programs of the project, as a user has them: all in one folder.
 
 use crate::run::{cargo, cargo_with, target};
 use std::path::PathBuf;
 
-/// The target that init is built for. Naming it keeps the flags for static linking away from build scripts.
+/// The target that the programs of the machine are built for. Naming it keeps the flags for static linking away from build scripts.
 const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds and gives the folder with `ashlar` and `ashlar-init`.
+/// The programs of the machine: package and program.
+const MACHINE: [(&str, &str); 2] = [("ashlar-init", "ashlar-init"), ("ashlar-control", "ashlarctl")];
+
+/// Builds and gives the folder with `ashlar`, `ashlar-init` and `ashlarctl`.
 pub fn build() -> Result<PathBuf, String> {
     cargo(&["build", "--release", "--package", "ashlar-builder"])?;
     // Static, so that the program does not depend on the libraries of the machine that built it. `--remap-path-prefix`
@@ -18,13 +21,17 @@ pub fn build() -> Result<PathBuf, String> {
         "-C target-feature=+crt-static --remap-path-prefix={}=/ashlar --remap-path-prefix={home}=/cargo",
         crate::run::workspace().display()
     );
-    cargo_with(
-        &["build", "--release", "--package", "ashlar-init", "--target", INIT_TARGET],
-        &[("RUSTFLAGS", &flags)],
-    )?;
+    // One after the other: built together, each would have the features of crates that the other asks for.
+    for (package, _) in MACHINE {
+        cargo_with(
+            &["build", "--release", "--package", package, "--target", INIT_TARGET],
+            &[("RUSTFLAGS", &flags)],
+        )?;
+    }
     let folder = target().join("ashlar");
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
-    for from in [target().join("release/ashlar"), target().join(INIT_TARGET).join("release/ashlar-init")] {
+    let of_machine = MACHINE.map(|(_, program)| target().join(INIT_TARGET).join("release").join(program));
+    for from in of_machine.into_iter().chain([target().join("release/ashlar")]) {
         let name = from.file_name().unwrap_or_default();
         // By renaming: a running program cannot be written to.
         let (new, to) = (folder.join(".new"), folder.join(name));

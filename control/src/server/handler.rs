@@ -1,0 +1,174 @@
+//! From a request to its response.
+
+use super::activity::Activity;
+use super::body::{Held, ResponseBody};
+use super::{Context, init, limits, log_stream};
+use crate::api::{self, Call, Problem};
+use crate::role::Peer;
+use crate::text;
+use ashlar_image::control::{RefusalKind, Reply, Request};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use tokio::time::{Instant, timeout};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// One JSON object a line.
+const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+/// Longest path in the log in characters.
+const MAX_SHOWN: usize = 200;
+
+/// The body of `POST /v1/state/reseal`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recovery {
+    recovery_key: String,
+}
+
+/// Answers a request, whatever it is.
+pub(super) async fn handle(
+    context: Arc<Context>,
+    peer: Arc<Peer>,
+    activity: Activity,
+    request: hyper::Request<Incoming>,
+) -> Response<ResponseBody> {
+    let work = Arc::new(activity.begin(Instant::now() + limits::REQUEST));
+    let (head, body) = request.into_parts();
+    let call = match api::route(head.method.as_str(), head.uri.path(), head.uri.query()) {
+        Ok(call) => call,
+        Err(problem) => return refuse(&problem),
+    };
+    let what = format!("{} {}", head.method, text::short(head.uri.path(), MAX_SHOWN));
+    if let Err(problem) = allowed(&peer, &call) {
+        eprintln!("{}: {what}: refused: {}", peer.name, problem.refusal.message);
+        return refuse(&problem);
+    }
+    let follows = matches!(&call, Call::Logs(query) if query.follow);
+    let turns = if follows { &context.followers } else { &context.requests };
+    let Ok(Ok(permit)) = timeout(limits::TURN, turns.clone().acquire_owned()).await else {
+        return refuse(&init::busy());
+    };
+    let held = Held { request: work, _permit: permit };
+    if let Call::Logs(query) = call {
+        return match log_stream::start(&context, query, held).await {
+            Ok(body) => respond(StatusCode::OK, LINES, body),
+            Err(problem) => refuse(&problem),
+        };
+    }
+    let result = ask(&context, &call, body).await;
+    if call.changes() {
+        match &result {
+            Ok(_) => println!("{}: {what}: done", peer.name),
+            Err(problem) => {
+                let message = text::short(&problem.refusal.message, MAX_SHOWN);
+                eprintln!("{}: {what}: refused: {message}", peer.name);
+            }
+        }
+    }
+    match result.and_then(|reply| encode(&reply)) {
+        Ok(None) => respond(StatusCode::NO_CONTENT, JSON, ResponseBody::whole(Bytes::new(), None)),
+        Ok(Some(bytes)) => respond(StatusCode::OK, JSON, ResponseBody::whole(bytes, Some(held))),
+        Err(problem) => refuse(&problem),
+    }
+}
+
+/// Whether the peer may.
+fn allowed(peer: &Peer, call: &Call) -> Result<(), Problem> {
+    let forbidden =
+        |message: String, advice: String| Err(Problem::new(403, RefusalKind::Forbidden, message, advice));
+    let needed = call.needs();
+    match peer.role {
+        Ok(role) if role >= needed => Ok(()),
+        Ok(role) => forbidden(
+            format!("this needs the role `{needed}`; the client certificate gives `{role}`"),
+            format!(
+                "use the identity of one who is `{needed}`, or make one: ashlarctl identity new NAME --role {needed}"
+            ),
+        ),
+        Err(why) => forbidden(
+            why.to_string(),
+            "make the client certificate with `ashlarctl identity new NAME --role ROLE`, or with one of \
+             OU=reader, OU=operator, OU=admin in its subject"
+                .into(),
+        ),
+    }
+}
+
+/// Reads the body that goes with the call, then asks PID 1.
+async fn ask(context: &Context, call: &Call, body: Incoming) -> Result<Reply, Problem> {
+    let bytes = read(body, call.max_body()).await?;
+    let text = || {
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| Problem::new(400, RefusalKind::Invalid, "the body is no UTF-8 text", ""))
+    };
+    match call {
+        Call::Ask(request) => context.init.ask(request).await,
+        Call::Configure { dry_run } => {
+            context.init.ask(&Request::Configure { envelope: text()?, dry_run: *dry_run }).await
+        }
+        Call::Reseal => {
+            let recovery: Recovery = serde_json::from_slice(&bytes).map_err(|_| {
+                // What is wrong might be the key itself: it is not repeated.
+                let expected = "the body must be {\"recovery_key\": \"...\"}";
+                Problem::new(400, RefusalKind::Invalid, expected, "")
+            })?;
+            context.init.ask(&Request::Reseal { recovery_key: recovery.recovery_key }).await
+        }
+        // Logs are streamed, not asked for.
+        Call::Logs(_) => Err(Problem::new(500, RefusalKind::Failed, "logs are no question for PID 1", "")),
+    }
+}
+
+/// A body of at most `max` bytes, in time.
+async fn read(body: Incoming, max: usize) -> Result<Bytes, Problem> {
+    let too_large =
+        || Problem::new(413, RefusalKind::Invalid, format!("the body is longer than {max} bytes"), "");
+    if body.size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
+    match timeout(limits::BODY, Limited::new(body, max).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Problem::new(400, RefusalKind::Invalid, "the body has broken off", "")),
+        Err(_) => {
+            let message = format!("the body did not come within {} s", limits::BODY.as_secs());
+            Err(Problem::new(408, RefusalKind::Invalid, message, "try again"))
+        }
+    }
+}
+
+/// The JSON of a reply; none where there is nothing to say.
+fn encode(reply: &Reply) -> Result<Option<Vec<u8>>, Problem> {
+    fn json(value: &impl Serialize) -> serde_json::Result<Option<Vec<u8>>> {
+        serde_json::to_vec(value).map(Some)
+    }
+    match reply {
+        Reply::Done => Ok(None),
+        Reply::Status(status) => json(status),
+        Reply::Services(services) => json(services),
+        Reply::Configuration(configuration) => json(configuration),
+        Reply::Applied(applied) => json(applied),
+        Reply::Measurements(measurements) => json(measurements),
+    }
+    .map_err(|error| Problem::new(500, RefusalKind::Failed, error.to_string(), ""))
+}
+
+fn refuse(problem: &Problem) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = serde_json::to_vec(&problem.refusal).unwrap_or_default();
+    respond(status, JSON, ResponseBody::whole(bytes, None))
+}
+
+fn respond(status: StatusCode, kind: HeaderValue, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    if status != StatusCode::NO_CONTENT {
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
