@@ -478,6 +478,14 @@ make_order() {
     printf 'lib.so.2000000000\nlib.so.0\nlib.so.2294967296' | seed large-numbers
 }
 
+make_pcrsig() {
+    local digest entry
+    digest=$(printf 'ab%.0s' {1..32})
+    entry='"pcrs":[7,11,12,13,15],"pkfp":"'$digest'","pol":"'$digest'","sig":"AAAA"'
+    printf '{"sha256":[{%s},{%s,"ref":"%s"}],"sha1":[]}\0' "$entry" "$entry" "$digest" | seed both
+    printf '{}' | seed empty
+}
+
 make_pe() {
     needs gcc objcopy openssl sbsign
     make_authenticode_signature
@@ -604,10 +612,76 @@ make_tar() {
     done
 }
 
+# Hexadecimal digits of a size in bytes, of a buffer with its size, of an answer without and of one with an authorisation.
+tpm_size() { printf "%0$1x" $((${#2} / 2 + ${3:-0})); }
+tpm_sized() { printf '%s%s' "$(tpm_size 4 "$1")" "$1"; }
+tpm_plain() { printf '8001%s00000000%s' "$(tpm_size 8 "$1" 10)" "$1"; }
+tpm_session() {
+    local body
+    body=$1$(tpm_size 8 "$2")$2$3
+    printf '8002%s00000000%s' "$(tpm_size 8 "$body" 10)" "$body"
+}
+tpm_bytes() { perl -0777 -ne 's/\s//g; print pack "H*", $_'; }
+tpm_zeros() { printf '00%.0s' $(seq "$1"); }
+
 make_tpm_response() {
-    # TPM2_PCR_Read: PCR 0 of the SHA-256 bank; and an error.
-    { printf '\x80\x01\0\0\0\x3e\0\0\0\0\0\0\0\x15\0\0\0\x01\0\x0b\x03\x01\0\0\0\0\0\x01\0\x20'; head -c 32 /dev/zero; } | seed value
-    printf '\x80\x01\0\0\0\x0a\0\0\x01\x01' | seed failure
+    needs perl sha256sum
+    local nonce password hmac name srk failure=80010000000a point
+    nonce=$(tpm_sized "$(tpm_zeros 32)")
+    password=0000010000
+    hmac=${nonce}01$nonce
+    name=$(tpm_sized "000b$(tpm_zeros 32)")
+    # PCR 0, three PCRs, banks, properties, handles; time and random bytes.
+    echo "00 $(tpm_plain "0000001500000001000b0301000000000001$nonce")" | tpm_bytes | seed pcr
+    echo "01 $(tpm_plain "0000001500000001000b0381080000000003$nonce$nonce$nonce")" | tpm_bytes | seed pcrs
+    echo "02 $(tpm_plain 000000000500000002000403000000000b03ffffff)" | tpm_bytes | seed banks
+    echo "03 $(tpm_plain 0000000006000000010000010032302e30)" | tpm_bytes | seed properties
+    echo "04 $(tpm_plain 0000000001000000028000000080000001)" | tpm_bytes | seed handles
+    echo "05 $(tpm_plain "$(tpm_zeros 25)") $(tpm_plain 000401020304) $(tpm_plain '') $(tpm_session '' '' $password)" \
+        | tpm_bytes | seed others
+    echo "00 8001 0000000a 00000101" | tpm_bytes | seed failure
+    # A storage root key: the base point of P-256. It is not there, is made, made persistent and read.
+    point=00206b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296
+    point+=00204fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5
+    srk=0023000b000304720000000600800043001000030010$point
+    name=$(tpm_sized "000b$(echo "$srk" | tpm_bytes | sha256sum | head -c 64)")
+    srk=$(tpm_sized "$srk")
+    echo "06 80010000000a0000018b" "$(tpm_session 80000000 "$srk$(tpm_sized 00)${nonce}8021400000010000$name" $password)" \
+        "$(tpm_session '' '' $password)" "$(tpm_plain '')" "$(tpm_plain "$srk$name$name")" | tpm_bytes | seed storage-root-key
+    # A counter: not there, defined, incremented, read.
+    echo "07 80010000000a0000018b" "$(tpm_session '' '' $password)" "$(tpm_session '' '' $password)" \
+        "$(tpm_session '' "$(tpm_sized 0000000000000001)" $password)" | tpm_bytes | seed counter
+    echo "08 $(tpm_session '' "$(tpm_sized 0000000000000001)" $password)" | tpm_bytes | seed counter-value
+    # In sessions, as far as one gets with a wrong HMAC.
+    echo "09 $(tpm_plain "03000000$nonce") $(tpm_session '' '' "$hmac") $(tpm_plain '')" | tpm_bytes | seed increment
+    echo "0a $(tpm_plain "03000000$nonce") $(tpm_session '' "$(tpm_sized 00)$srk$(tpm_sized 00)" "$hmac") $(tpm_plain '')" \
+        | tpm_bytes | seed seal
+    # LoadExternal, VerifySignature, FlushContext, Load, StartAuthSession, PolicyPCR, PolicyAuthorize, PolicyNV, Unseal,
+    # FlushContext twice; and again with a PCR that changed, once.
+    local begin policy
+    begin="$(tpm_plain "80000000$name") $(tpm_plain "802240000001$nonce") $(tpm_plain '')"
+    begin+=" $(tpm_session 80000000 "$name" $password)"
+    policy="$(tpm_plain "03000000$nonce") $(tpm_plain '') $(tpm_plain '') $(tpm_session '' '' $password)"
+    echo "0b $begin $policy $(tpm_session '' "$nonce" "$hmac") $(tpm_plain '') $(tpm_plain '')" | tpm_bytes | seed unseal
+    echo "0b $begin $policy ${failure}00000128 $(tpm_plain '') $policy ${failure}0000099d" \
+        "$(tpm_plain 00000000) $(tpm_plain '')" | tpm_bytes | seed changed
+}
+
+make_tpm_structure() {
+    needs openssl perl
+    local policy sealed
+    policy=$(tpm_sized "$(tpm_zeros 32)")
+    openssl genrsa -out "$work/pcr.pem" 2048 2> /dev/null
+    openssl rsa -in "$work/pcr.pem" -pubout -outform DER -out "$work/pcr.der" 2> /dev/null
+    openssl rsa -in "$work/pcr.pem" -pubout -out "$work/pcr.pub" 2> /dev/null
+    chosen 03 key.der < "$work/pcr.der"
+    chosen 04 key.pem < "$work/pcr.pub"
+    echo "00 0001000b 00060040 0000 0010 0010 0800 00000000 $(tpm_sized "$(tpm_zeros 256)")" | tpm_bytes | seed rsa
+    echo "00 0023000b 00030472 0000 0006 0080 0043 0010 0003 0010 $policy $policy" | tpm_bytes | seed ecc
+    sealed="0008000b00000492${policy}0010$policy"
+    echo "00 $sealed" | tpm_bytes | seed data
+    echo "01 0180a541 000b 22060016 0000 0008" | tpm_bytes | seed nv
+    echo "02 $(tpm_sized "$sealed") $(tpm_sized 0001)" | tpm_bytes | seed sealed
 }
 
 make_uki_pair() {

@@ -155,9 +155,47 @@ fn positive(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A key by openssl, of which tpm2-tools say what a TPM makes of it.
+    pub const PEM: &str = "\
+-----BEGIN PUBLIC KEY-----
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAnsph/8unuJOPImsGgAtY
+1GTP4zNzpp/r6YcTJeGF86/zKbK5taNRaq0fvRxbi7uFnoEkgE0pSGVekt5GFCzw
+Fp/cOZm48Hr6g0MJ26TOFa5pysEm3bmKQaqdKjUVZdaOM0pfDhwJRf/7CqzXfTGc
+/8MKyqOceRW6QlcpVM52laa0cJav3zLYi9fJZSRjW354IMRJRfmWAylWHF5VVrss
+cAnT/xEZ3vmb4/nuNb3Rvol/Vy4ty3iDycg8xXP+lbV1ul/05R6g6Qfm/Pe1neRk
+qEHb93tAq+dHteUTM4+IrGaSwBOxCV2o+RzwEwCQiTsxaOPQf0wmGNgGrd1ecCiY
+NQIDAQAB
+-----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn a_key_has_the_name_and_the_fingerprint_that_others_find() {
+        let key = PcrKey::from_pem(PEM.as_bytes()).unwrap();
+        // tpm2_loadexternal with systemd's template: exponent 0.
+        let name = "000bc89384067a0f8df6723d279fd0c898e280c739a64c8a639e3a0172fe7fbcc4fd";
+        assert_eq!(key.name().to_string(), name);
+        // openssl rsa -RSAPublicKey_out -outform DER | sha256sum
+        let fingerprint = "8b7a8a07ccb3e4ddc7386ec1a9e674b5e345507f2bea2abb0602bba227f51b94";
+        assert_eq!(hex::encode(key.fingerprint()), fingerprint);
+        assert_eq!(key.signature_size(), 256);
+        assert_eq!(PcrKey::from_pem(format!("{PEM}\0\0").as_bytes()).unwrap(), key);
+    }
+
+    #[test]
+    fn other_texts_are_no_key() {
+        let error = |text: &str| PcrKey::from_pem(text.as_bytes()).unwrap_err().to_string();
+        assert!(error(&format!("{PEM}{PEM}")).contains("base64"));
+        assert!(error(&PEM.replace("PUBLIC", "RSA PUBLIC")).contains("no PEM text"));
+        assert!(error(&PEM.replace("MIIB", "MIIC")).contains("no SubjectPublicKeyInfo"));
+        // Another exponent, and a modulus that is even.
+        assert!(error(&PEM.replace("NQIDAQAB", "NQIDAQAD")).contains("exponent"));
+        assert!(error(&PEM.replace("NQIDAQAB", "NAIDAQAB")).contains("even"));
+        assert!(error(&PEM.replace("NQIDAQAB", "")).contains("cannot be used"));
+        assert!(error(&"x".repeat(MAX_TEXT + 1)).contains("too long"));
+    }
 
     #[test]
     fn lengths_have_their_shortest_form() {

@@ -80,11 +80,7 @@ impl<T: Transport> Tpm<T> {
             }
             Ok(public)
         });
-        match result {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if error.is("TPM_RC_HANDLE") => Ok(None),
-            Err(error) => Err(error),
-        }
+        self.or_absent(index, result)
     }
 
     /// `TPM2_NV_DefineSpace` (part 3, section 31.3) by the owner, with an empty authorisation value.

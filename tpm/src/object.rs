@@ -71,9 +71,22 @@ impl<T: Transport> Tpm<T> {
             }
             Ok((public.to_vec(), name))
         });
+        self.or_absent(handle, result)
+    }
+
+    /// Tells that something is not there from other reasons why it could not be read.
+    pub(crate) fn or_absent<R>(&mut self, handle: u32, result: Result<R, Error>) -> Result<Option<R>, Error> {
         match result {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.is("TPM_RC_HANDLE") => Ok(None),
+            // TPMs are not of one mind about the code; the list of handles is clear.
+            Err(error @ Error::Refused { .. }) => {
+                if self.handles(handle)?.contains(&handle) {
+                    Err(error)
+                } else {
+                    Ok(None)
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -166,6 +166,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn digests_are_those_that_tpm2_tools_find() {
+        let values = PcrValues::new([7, 11, 12, 13, 15].map(|pcr| (pcr, [0; 32]))).unwrap();
+        // tpm2_policypcr -l sha256:7,11,12,13,15
+        let pcr = "fcb664bfe03a002636089eab1639ff9fecdd07164842812dfff5957daf19ced3";
+        assert_eq!(hex::encode(values.policy()), pcr);
+        let key = PcrKey::from_pem(crate::key::tests::PEM.as_bytes()).unwrap();
+        let policy_ref = Some([0x5e; 32]);
+        // tpm2_policyauthorize -q ref
+        let authorized = "19aa676ec872db15ffd7c677827e867c637dc904a65e5f71a3a2d13528a9138d";
+        let policy = Policy { key: &key, policy_ref, counter: None };
+        assert_eq!(hex::encode(policy.digest()), authorized);
+        // tpm2_policynv 0x180a541 eq, with 1 as operand; the name is that of tpm2_nvreadpublic.
+        let counter = Counter::at(0x0180_a541);
+        let name = "000bb4b2ddd33a4e03c727922e8829ebac11c5c6865bc059a35caa6be545acbc4d90";
+        assert_eq!(counter.name().to_string(), name);
+        let whole = "aa7d747465d2a0ad8ad2a12b4e11744f216379df183f1b1c257a852e7c174fbb";
+        let policy = Policy { counter: Some((counter, 1)), ..policy };
+        assert_eq!(hex::encode(policy.digest()), whole);
+        assert_eq!(Policy::to_sign(&values.policy(), policy_ref.as_ref()).len(), 64);
+        assert_eq!(Policy::to_sign(&values.policy(), None), values.policy());
+    }
+
+    #[test]
     fn values_are_compared_pcr_by_pcr() {
         let one = PcrValues::new([(15, [0; 32]), (11, [1; 32])]).unwrap();
         let two = PcrValues::new([(11, [2; 32]), (15, [0; 32])]).unwrap();

@@ -163,7 +163,12 @@ fn attempt<T: Transport>(
             return Err(error);
         }
         let now = PcrValues::read(tpm, &authorized.pcrs.pcrs().collect::<Vec<_>>())?;
-        return Err(Error::PcrsDiffer(authorized.pcrs.differences(&now)));
+        let differ = authorized.pcrs.differences(&now);
+        return Err(if differ.is_empty() {
+            Error::ForgedCommand { command: Code::PolicyPcr.name() }
+        } else {
+            Error::PcrsDiffer(differ)
+        });
     }
     tpm.policy_authorize(session, policy, approved, ticket)?;
     if let Some((counter, wanted)) = policy.counter

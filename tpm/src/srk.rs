@@ -2,6 +2,9 @@
 //!
 //! It is made once and persisted, because `TPM2_CreatePrimary` stops working as soon as the owner's hierarchy gets an
 //! authorisation. Its name is noted where the sealed key is kept; a TPM with another name is another TPM.
+//!
+//! When the machine is enrolled there is no name to compare with: then the key is believed to be the TPM's, so what is
+//! on the TPM's bus on that day must be trusted.
 
 use crate::Error;
 use crate::command::Entity;

@@ -5,11 +5,12 @@ mod common;
 
 use ashlar_tpm::seal::MAX_SECRET;
 use ashlar_tpm::{
-    Authorized, Error, Hierarchy, PcrKey, PcrValues, Policy, Recording, Sealed, Srk, StartupType, Tpm,
-    Transport, seal, unseal,
+    Authorized, Error, Hierarchy, PcrKey, PcrSignatures, PcrValues, Policy, Recording, Sealed, Srk,
+    StartupType, Tpm, Transport, seal, unseal,
 };
 use common::owner::{COUNTER, Enrolled, HANDLE, Owner, PCRS, REFERENCE, SECRET};
-use common::{Swtpm, extended, sha256};
+use common::{Swtpm, extended, run, sha256};
+use std::process::Command;
 
 /// A TPM that was set up, and an owner; none where a tool is missing.
 macro_rules! fixture {
@@ -261,12 +262,30 @@ fn no_changed_byte_of_the_sealed_key_is_taken() {
 }
 
 #[test]
-fn a_policy_as_systemd_makes_it_works_too() {
+fn what_systemd_measure_signed_opens_it() {
     fixture!(swtpm, tpm, owner, enrolled);
-    let policy = Policy { key: &owner.key, policy_ref: None, counter: None };
+    drop(tpm);
+    // It computes with a TPM.
+    swtpm.write("linux", b"a kernel");
+    let device = format!("--tpm2-device=swtpm:path={}", swtpm.folder().join("data").display());
+    let mut measure = Command::new("/lib/systemd/systemd-measure");
+    measure.args(["sign", "--bank=sha256", "--phase=enter-initrd", &device]);
+    measure.arg(format!("--linux={}", swtpm.folder().join("linux").display()));
+    measure.arg(format!("--private-key={}", owner.private().display()));
+    measure.arg(format!("--public-key={}", owner.private().with_extension("pub").display()));
+    let Some(output) = run(&mut measure, "systemd", &[]) else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let signatures = PcrSignatures::parse(&output.stdout).unwrap();
+    // What the stub and the phase extend.
+    let mut tpm = swtpm.tpm();
+    for what in [&b".linux\0"[..], b"a kernel", b"enter-initrd"] {
+        let values = PcrValues::read(&mut tpm, &[11]).unwrap();
+        assert!(signatures.find(&owner.key, &values, None).is_none());
+        tpm.pcr_extend(11, &sha256(what)).unwrap();
+    }
     let values = PcrValues::read(&mut tpm, &[11]).unwrap();
-    let signatures = owner.pcrsig(&[(&values, None)]);
     let entry = signatures.find(&owner.key, &values, None).unwrap();
+    let policy = Policy { key: &owner.key, policy_ref: None, counter: None };
     let sealed = seal(&mut tpm, &enrolled.srk, &policy.digest(), &SECRET).unwrap();
     let authorized = Authorized { policy: &policy, pcrs: &values, signature: &entry.signature };
     assert_eq!(**unseal(&mut tpm, &enrolled.srk, &sealed, &authorized).unwrap(), SECRET);

@@ -37,8 +37,14 @@ impl Owner {
             Some(output)
         };
         openssl(&format!("genrsa -out key.pem {bits}"))?;
-        let pem = openssl("rsa -in key.pem -pubout")?.stdout;
+        openssl("rsa -in key.pem -pubout -out key.pub")?;
+        let pem = std::fs::read(folder.path().join("key.pub")).unwrap();
         Some(Self { key: PcrKey::from_pem(&pem).unwrap(), folder })
+    }
+
+    /// Where the private key is.
+    pub fn private(&self) -> std::path::PathBuf {
+        self.folder.path().join("key.pem")
     }
 
     /// SHA-256 of the PKCS#1 DER, by openssl.
