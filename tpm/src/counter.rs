@@ -84,7 +84,7 @@ impl Counter {
     }
 
     /// Increments it and gives the new value, both authenticated by the TPM with this storage root key: nobody between
-    /// can pretend that it was done. Three commands.
+    /// can pretend that it was done. Three commands. After an error it may be done or not: [`Self::read`] tells.
     pub fn increment<T: Transport>(self, tpm: &mut Tpm<T>, srk: &Srk) -> Result<u64, Error> {
         let result = tpm.with_session(SessionKind::Hmac, srk, |tpm, session| {
             tpm.nv_increment(Some(session), &self.entity())?;

@@ -233,3 +233,29 @@ fn an_extension_meanwhile_only_costs_time() {
     let mut tpm = swtpm.tpm();
     assert!(tpm.handles(0x0200_0000).unwrap().is_empty() && tpm.handles(0x8000_0000).unwrap().is_empty());
 }
+
+#[test]
+fn what_is_not_there_is_told_whatever_code_a_tpm_has_for_it() {
+    let Some(mut swtpm) = Swtpm::new() else { return };
+    let mut tpm = swtpm.started();
+    assert_eq!(Srk::find(&mut tpm, HANDLE).unwrap(), None);
+    assert_eq!(tpm.nv_read_public(COUNTER.index()).unwrap(), None);
+    drop(tpm);
+    // TPM_RC_VALUE in place of TPM_RC_HANDLE, and in place of a success.
+    let value = |number: u32, answer: &mut Vec<u8>| {
+        if [Code::ReadPublic as u32, Code::NvReadPublic as u32].contains(&number) {
+            *answer = vec![0x80, 1, 0, 0, 0, 10, 0, 0, 0x01, 0x84];
+        }
+    };
+    let mut tpm = Tpm::new(Between::answers(swtpm.unix(), value));
+    assert_eq!(Srk::find(&mut tpm, HANDLE).unwrap(), None);
+    assert_eq!(tpm.nv_read_public(COUNTER.index()).unwrap(), None);
+    drop(tpm);
+    let mut tpm = swtpm.tpm();
+    Srk::ensure(&mut tpm, HANDLE).unwrap();
+    COUNTER.ensure(&mut tpm).unwrap();
+    drop(tpm);
+    let mut tpm = Tpm::new(Between::answers(swtpm.unix(), value));
+    assert!(matches!(Srk::find(&mut tpm, HANDLE), Err(Error::Refused { command: "TPM2_ReadPublic", .. })));
+    assert!(matches!(tpm.nv_read_public(COUNTER.index()), Err(Error::Refused { .. })));
+}
