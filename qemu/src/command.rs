@@ -1,7 +1,7 @@
 //! QEMU's command line.
 
 use crate::accelerator::Engine;
-use crate::config::{MachineConfig, Network};
+use crate::config::{DiskFormat, MachineConfig, Network};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ pub struct Paths<'a> {
     pub program: &'a Path,
     /// Code and variables of the firmware, if it is UEFI.
     pub flash: Option<(&'a Path, &'a Path)>,
-    /// Overlays of the disks.
+    /// Overlays or copies of the disks.
     pub disks: &'a [PathBuf],
     /// The TPM's control socket.
     pub tpm: Option<&'a Path>,
@@ -54,6 +54,10 @@ pub fn build(config: &MachineConfig, engine: Engine, paths: &Paths<'_>) -> Comma
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-boot", "strict=on"])
         .args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"])
         .args(["-device", "virtio-rng-pci"]);
+    if config.watchdog {
+        // `noreboot` is the strap that QEMU sets by default; the guest cannot take it away.
+        command.args(["-action", "watchdog=reset", "-global", "ICH9-LPC.noreboot=off"]);
+    }
     if config.no_reboot {
         command.arg("-no-reboot");
     }
@@ -65,11 +69,15 @@ pub fn build(config: &MachineConfig, engine: Engine, paths: &Paths<'_>) -> Comma
             .arg("-drive")
             .arg(with_path("if=pflash,unit=1,format=raw,file=", variables));
     }
+    let format = match config.disk_format {
+        DiskFormat::Overlay => "qcow2",
+        DiskFormat::Copy => "raw",
+    };
     for (number, disk) in paths.disks.iter().enumerate() {
         let boot = if number == 0 { ",bootindex=0" } else { "" };
         command
             .arg("-drive")
-            .arg(with_path(&format!("if=none,id=disk{number},format=qcow2,discard=unmap,file="), disk))
+            .arg(with_path(&format!("if=none,id=disk{number},format={format},discard=unmap,file="), disk))
             .args(["-device", &format!("virtio-blk-pci,drive=disk{number}{boot}")]);
     }
     if let Some(socket) = paths.tpm {

@@ -41,6 +41,17 @@ pub struct Forward {
     pub guest: u16,
 }
 
+/// What a machine writes to instead of a disk image that it was given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DiskFormat {
+    /// A qcow2 overlay over the image: made at once, small.
+    #[default]
+    Overlay,
+    /// A raw copy with the image's holes (a clone of its blocks where the file system can): whoever has the
+    /// machine's folder can read and write it while the machine is off, see [`crate::Stopped::disk`].
+    Copy,
+}
+
 type Sink = dyn Fn(&[u8]) + Send + Sync;
 
 /// Gets every byte of the serial console as it comes, unfiltered. The guest chooses these bytes: pass them
@@ -65,8 +76,10 @@ impl fmt::Debug for ConsoleCopy {
 #[derive(Debug, Clone)]
 pub struct MachineConfig {
     /// Raw disk images; the machine boots from the first and tries nothing else. They are never written:
-    /// each gets an overlay in the machine's folder.
+    /// each gets an overlay or a copy in the machine's folder. Those after the first are for data.
     pub disks: Vec<PathBuf>,
+    /// What the machine writes to instead. A machine that is started again must be given the same.
+    pub disk_format: DiskFormat,
     /// Where the machine's overlays, variables and TPM state lie. None makes a folder for this run only;
     /// with a folder the machine goes on from where it was when it is started again.
     pub folder: Option<PathBuf>,
@@ -91,6 +104,10 @@ pub struct MachineConfig {
     pub report: bool,
     /// Gets a copy of the serial console.
     pub console: Option<ConsoleCopy>,
+    /// Whether the chipset's watchdog (the TCO timer of ICH9, Linux `iTCO_wdt`) resets the machine when the
+    /// guest has started it and does not feed it. Without this it does nothing, as on a board that has it
+    /// strapped off.
+    pub watchdog: bool,
     /// Whether a guest that resets ends the machine instead of starting it again.
     pub no_reboot: bool,
     /// The machine is killed when it runs longer than this. None: only [`crate::Machine::kill`] and drop end it.
@@ -103,6 +120,7 @@ impl MachineConfig {
     pub fn new(disk: impl Into<PathBuf>) -> Self {
         Self {
             disks: vec![disk.into()],
+            disk_format: DiskFormat::default(),
             folder: None,
             boot: Boot::default(),
             variables: None,
@@ -114,6 +132,7 @@ impl MachineConfig {
             forwards: Vec::new(),
             report: true,
             console: None,
+            watchdog: false,
             no_reboot: false,
             lifetime: Some(Duration::from_secs(3600)),
         }

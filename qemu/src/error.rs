@@ -59,6 +59,28 @@ pub enum QemuError {
         /// The image that was given now.
         image: PathBuf,
     },
+    /// There is no machine in the folder.
+    #[error("there is no machine in {0}; start one with this folder first")]
+    NoMachine(PathBuf),
+    /// A machine has no such part.
+    #[error("the machine in {folder} has no {part}")]
+    NoPart {
+        /// Folder of the machine.
+        folder: PathBuf,
+        /// What was asked for.
+        part: String,
+    },
+    /// The TPM of a machine that is off refused a command or gave no answer.
+    #[error("the TPM's {command} failed: {why}")]
+    Tpm {
+        /// Name of the command, as the TPM 2.0 Library calls it.
+        command: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// The guest's serial console takes no more input.
+    #[error("the serial console does not take what is typed: {0}; does the guest read it?")]
+    Typing(io::Error),
     /// KVM was asked for and does not work.
     #[error("KVM cannot run this machine: {0}; use the accelerator `auto` or `tcg`")]
     NoKvm(String),

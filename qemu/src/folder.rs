@@ -3,23 +3,27 @@
 //! | name | content |
 //! |---|---|
 //! | `disk0.qcow2`, … | what the machine wrote to each disk, over the image |
+//! | `disk0.raw`, … | or a copy of each image that the machine writes to |
 //! | `variables.fd` | the firmware's variables |
 //! | `tpm/` | state of the TPM |
 //! | `console.log`, `qemu.log`, `swtpm.log` | output of the last run |
 //! | `images` | which images the machine was made from; written last, so without it the folder is new |
 //! | `lock` | held while the machine runs |
 
+use crate::config::DiskFormat;
 use crate::error::{QemuError, io_error};
 use crate::process::Process;
-use crate::program::QEMU_IMG;
+use crate::program::{CP, QEMU_IMG};
 use rustix::fs::FlockOperation;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// What the line of an image begins with when the machine has a copy of it.
+pub const COPY: &str = "copy of ";
 
 /// An open folder. A temporary one is removed when it is dropped.
 #[derive(Debug)]
@@ -60,47 +64,90 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Makes overlays of `images` and a variable store with `variables`, unless the machine is an old one.
-    /// The overlays' paths, in order.
-    pub fn prepare(&self, images: &[PathBuf], variables: Option<&[u8]>) -> Result<Vec<PathBuf>, QemuError> {
-        let mut found = Vec::new();
-        let mut identity = String::new();
-        for image in images {
-            let path = image.canonicalize().map_err(io_error("open", image))?;
-            let metadata = path.metadata().map_err(io_error("open", image))?;
-            // A changed image under an old overlay would be a mixture of both.
-            let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
-            let _ = writeln!(identity, "{} {seconds}.{nanoseconds:09} {}", metadata.len(), path.display());
-            found.push(path);
-        }
-        let overlays: Vec<_> =
-            (0..found.len()).map(|number| self.file(&format!("disk{number}.qcow2"))).collect();
-        let made_from = self.file("images");
-        match std::fs::read_to_string(&made_from) {
-            Ok(old) if old == identity => return Ok(overlays),
-            Ok(_) => {
+    /// Makes overlays or copies of `images` and a variable store with `variables`, unless the machine is an
+    /// old one. The paths of what the machine writes to, in order.
+    pub fn prepare(
+        &self,
+        images: &[PathBuf],
+        format: DiskFormat,
+        variables: Option<&[u8]>,
+    ) -> Result<Vec<PathBuf>, QemuError> {
+        let identity = images.iter().map(|image| identity(image, format)).collect::<Result<String, _>>()?;
+        let disks: Vec<_> = (0..images.len()).map(|number| self.disk(number, format)).collect();
+        match self.made_from()? {
+            Some(old) if old == identity => return Ok(disks),
+            Some(_) => {
                 let image = images.first().cloned().unwrap_or_default();
                 return Err(QemuError::OtherImage { folder: self.path.clone(), image });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(io_error("read", made_from)(error)),
+            None => {}
         }
-        for (image, overlay) in found.iter().zip(&overlays) {
-            self.overlay(image, overlay)?;
+        for (image, disk) in images.iter().zip(&disks) {
+            self.make_disk(image, disk, format)?;
         }
         if let Some(variables) = variables {
             let path = self.file("variables.fd");
             std::fs::write(&path, variables).map_err(io_error("write", path))?;
         }
-        std::fs::write(&made_from, identity).map_err(io_error("write", made_from))?;
-        Ok(overlays)
+        self.set_made_from(&identity)?;
+        Ok(disks)
     }
 
-    fn overlay(&self, image: &Path, overlay: &Path) -> Result<(), QemuError> {
-        let mut command = Command::new(QEMU_IMG.find()?);
-        command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).args([image, overlay]);
-        Process::run(QEMU_IMG, command, &self.file("qemu-img.log"), Duration::from_secs(60))
+    /// Which images the machine was made from, one line each; none if the folder is new.
+    pub fn made_from(&self) -> Result<Option<String>, QemuError> {
+        let path = self.file("images");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("read", path)(error)),
+        }
     }
+
+    /// Notes which images the machine is made from.
+    pub fn set_made_from(&self, identity: &str) -> Result<(), QemuError> {
+        let path = self.file("images");
+        std::fs::write(&path, identity).map_err(io_error("write", path))
+    }
+
+    /// Where a disk of the machine lies.
+    pub fn disk(&self, number: usize, format: DiskFormat) -> PathBuf {
+        match format {
+            DiskFormat::Overlay => self.file(&format!("disk{number}.qcow2")),
+            DiskFormat::Copy => self.file(&format!("disk{number}.raw")),
+        }
+    }
+
+    /// Makes a disk of the machine anew.
+    pub fn make_disk(&self, image: &Path, disk: &Path, format: DiskFormat) -> Result<(), QemuError> {
+        let image = image.canonicalize().map_err(io_error("open", image))?;
+        match format {
+            DiskFormat::Overlay => {
+                let mut command = Command::new(QEMU_IMG.find()?);
+                command.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(image).arg(disk);
+                Process::run(QEMU_IMG, command, &self.file("qemu-img.log"), Duration::from_secs(60))
+            }
+            DiskFormat::Copy => {
+                let mut command = Command::new(CP.find()?);
+                command
+                    .args(["--reflink=auto", "--sparse=always", "--no-preserve=mode", "--"])
+                    .arg(image)
+                    .arg(disk);
+                Process::run(CP, command, &self.file("cp.log"), Duration::from_secs(600))
+            }
+        }
+    }
+}
+
+/// The line that tells an image from all others. A changed image under an old overlay would be a mixture of both.
+pub fn identity(image: &Path, format: DiskFormat) -> Result<String, QemuError> {
+    let path = image.canonicalize().map_err(io_error("open", image))?;
+    let metadata = path.metadata().map_err(io_error("open", image))?;
+    let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+    let kind = match format {
+        DiskFormat::Overlay => "",
+        DiskFormat::Copy => COPY,
+    };
+    Ok(format!("{kind}{} {seconds}.{nanoseconds:09} {}\n", metadata.len(), path.display()))
 }
 
 impl Drop for Folder {
@@ -134,19 +181,24 @@ mod tests {
         let folder = Folder::open(Some(&kept)).unwrap();
         assert!(matches!(Folder::open(Some(&kept)), Err(QemuError::InUse(_))));
         let images = [image.clone()];
-        let overlays = folder.prepare(&images, Some(b"variables")).unwrap();
+        let overlays = folder.prepare(&images, DiskFormat::Overlay, Some(b"variables")).unwrap();
         std::fs::write(&overlays[0], "the machine's").unwrap();
         drop(folder);
 
         let folder = Folder::open(Some(&kept)).unwrap();
-        folder.prepare(&images, Some(b"others")).unwrap();
+        folder.prepare(&images, DiskFormat::Overlay, Some(b"others")).unwrap();
         assert_eq!(std::fs::read(&overlays[0]).unwrap(), b"the machine's");
         assert_eq!(std::fs::read(folder.file("variables.fd")).unwrap(), b"variables");
 
         std::fs::write(&image, vec![2; 2 << 20]).unwrap();
-        assert!(matches!(folder.prepare(&images, None), Err(QemuError::OtherImage { .. })));
+        assert!(matches!(
+            folder.prepare(&images, DiskFormat::Overlay, None),
+            Err(QemuError::OtherImage { .. })
+        ));
+        let error = folder.prepare(&images, DiskFormat::Copy, None).unwrap_err();
+        assert!(matches!(error, QemuError::OtherImage { .. }), "{error}");
         let absent = [dir.path().join("absent.raw")];
-        let error = folder.prepare(&absent, None).unwrap_err().to_string();
+        let error = folder.prepare(&absent, DiskFormat::Overlay, None).unwrap_err().to_string();
         assert!(error.contains("absent.raw"), "{error}");
     }
 }

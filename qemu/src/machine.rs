@@ -28,6 +28,8 @@ use tempfile::TempDir;
 const START: Duration = Duration::from_secs(60);
 /// How long QEMU may take to answer a command.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long the guest may take to read what is typed.
+const TYPING: Duration = Duration::from_secs(30);
 /// How long what a dead QEMU wrote may take to be read.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -74,6 +76,7 @@ pub struct Machine {
     tpm: Option<Tpm>,
     readers: Vec<JoinHandle<()>>,
     control: Mutex<UnixStream>,
+    keyboard: Mutex<UnixStream>,
     shared: Arc<Shared>,
     engine: Engine,
     forwards: Vec<Forward>,
@@ -99,7 +102,7 @@ impl Machine {
                 Some(std::fs::read(variables).map_err(io_error("read", variables))?)
             }
         };
-        let disks = folder.prepare(&config.disks, variables.as_deref())?;
+        let disks = folder.prepare(&config.disks, config.disk_format, variables.as_deref())?;
         let sockets = short_folder()?;
         let tpm = if config.tpm {
             Some(Tpm::start(&folder.file("tpm"), sockets.path(), &folder.file("swtpm.log"))?)
@@ -136,6 +139,8 @@ impl Machine {
         let thread = |error| QemuError::Control(format!("cannot start a thread: {error}"));
         let mut readers = vec![stream::control(&shared, control_reader).map_err(thread)?];
         let console = console.accept(&qemu, &log)?;
+        let keyboard = console.try_clone().map_err(io_error("open", "the serial console"))?;
+        keyboard.set_write_timeout(Some(TYPING)).map_err(io_error("open", "the serial console"))?;
         readers.push(stream::console(&shared, console, console_log, config.console.clone()).map_err(thread)?);
         if let Some(report) = report {
             readers.push(stream::report(&shared, report.accept(&qemu, &log)?).map_err(thread)?);
@@ -146,6 +151,7 @@ impl Machine {
             tpm,
             readers,
             control: Mutex::new(control),
+            keyboard: Mutex::new(keyboard),
             shared,
             engine,
             forwards,
@@ -229,6 +235,18 @@ impl Machine {
         self.wait_for(&what, limit, |state| needles.iter().position(|needle| state.console.contains(needle)))
     }
 
+    /// Types into the serial console, as fast as the guest reads. Line ends are what the guest's terminal
+    /// takes for them; Linux takes `\r` and `\n`.
+    pub fn type_text(&self, text: &str) -> Result<(), QemuError> {
+        let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
+        keyboard.write_all(text.as_bytes()).map_err(QemuError::Typing)
+    }
+
+    /// How often the guest has not fed its watchdog, see [`MachineConfig::watchdog`].
+    pub fn watchdog_expired(&self) -> u32 {
+        self.shared.lock().watchdog
+    }
+
     /// Waits for the report of the guest's init.
     pub fn wait_report(&self, limit: Duration) -> Result<Report, QemuError> {
         let line = self.wait_for("report", limit, |state| state.report.clone())?;
@@ -267,7 +285,17 @@ impl Machine {
         self.order("system_reset", &[]).map(|_| ())
     }
 
-    /// Kills the machine, as a power cut does, and waits until it has gone.
+    /// Kills QEMU and the TPM at once, as a power cut does, and waits until QEMU has gone. Data that the
+    /// guest has written and not flushed is in the host's memory and lasts: a cut of the host's own power is
+    /// harder than this.
+    pub fn cut_power(&self) {
+        if let Some(tpm) = &self.tpm {
+            tpm.kill();
+        }
+        self.kill();
+    }
+
+    /// Kills QEMU and waits until it has gone. The TPM may write its state before it goes.
     pub fn kill(&self) {
         self.qemu.kill();
         let _ = self.shared.wait(DRAIN, |state| state.ended);

@@ -16,6 +16,8 @@ pub struct Program {
 pub const QEMU: Program = Program { name: "qemu-system-x86_64", package: "qemu-system-x86" };
 /// Makes overlays.
 pub const QEMU_IMG: Program = Program { name: "qemu-img", package: "qemu-utils" };
+/// Copies disk images.
+pub const CP: Program = Program { name: "cp", package: "coreutils" };
 /// The TPM.
 pub const SWTPM: Program = Program { name: "swtpm", package: "swtpm" };
 

@@ -16,6 +16,8 @@ pub enum Message {
     Reset,
     /// The machine stops, for this reason (`ShutdownCause` in QEMU's `qapi/run-state.json`).
     Shutdown(String),
+    /// The guest did not feed its watchdog.
+    Watchdog,
     /// Any other event.
     Event(String),
 }
@@ -41,6 +43,7 @@ pub fn parse_message(line: &[u8]) -> Result<Message, QemuError> {
     let name = value.get("event").and_then(text).ok_or_else(malformed)?;
     Ok(match name.as_str() {
         "RESET" => Message::Reset,
+        "WATCHDOG" => Message::Watchdog,
         "SHUTDOWN" => {
             let reason = value.pointer("/data/reason").and_then(text);
             Message::Shutdown(reason.unwrap_or_else(|| "unknown".into()))
@@ -88,6 +91,8 @@ mod tests {
             Message::Refused("no".into())
         );
         assert_eq!(parse(r#"{"event": "RESET", "data": {"guest": true}}"#), Message::Reset);
+        let line = r#"{"event": "WATCHDOG", "data": {"action": "reset"}}"#;
+        assert_eq!(parse(line), Message::Watchdog);
         assert_eq!(
             parse(r#"{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#),
             Message::Shutdown("guest-reset".into())

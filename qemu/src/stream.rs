@@ -45,6 +45,8 @@ pub struct State {
     pub shutdown: Option<String>,
     /// Number of resets.
     pub resets: u32,
+    /// How often the watchdog was not fed.
+    pub watchdog: u32,
     /// How the emulator ended.
     pub ended: Option<Ended>,
     /// Number of streams that are still read.
@@ -164,6 +166,7 @@ pub fn control(shared: &Arc<Shared>, stream: UnixStream) -> std::io::Result<Join
             let message = parse_message(line.trim_ascii());
             shared.update(|state| match message {
                 Ok(Message::Reset) => state.resets = state.resets.saturating_add(1),
+                Ok(Message::Watchdog) => state.watchdog = state.watchdog.saturating_add(1),
                 Ok(Message::Shutdown(reason)) => state.shutdown = Some(reason),
                 Ok(Message::Event(_)) => {}
                 Ok(message) => state.answers.push_back(message),

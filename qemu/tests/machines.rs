@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 use ashlar_qemu::{
-    Accelerator, Boot, ConsoleCopy, Firmware, Forward, Machine, MachineConfig, Network, QemuError,
+    Accelerator, Boot, ConsoleCopy, DiskFormat, Firmware, Forward, Machine, MachineConfig, Network,
+    OfflineTpm, QemuError, Stopped,
 };
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -415,4 +416,187 @@ fn what_is_missing_is_named() {
     let config = MachineConfig { folder: Some(dir.path().join("kept")), ..bios(image) };
     let _machine = Machine::start(&config).unwrap();
     assert!(matches!(Machine::start(&config), Err(QemuError::InUse(_))));
+}
+
+/// Code that switches the chipset's watchdog on, by port and memory of ICH9 (its data sheet, 10.1 and 13.9).
+const START_WATCHDOG: &[u8] = &[
+    0xba, 0xf8, 0x0c, 0x66, 0xb8, 0xf0, 0xf8, 0x00, 0x80, 0x66, 0xef, // configuration of 00:1f.0, RCBA
+    0xb2, 0xfc, 0x66, 0xb8, 0x01, 0x00, 0x08, 0x00, 0x66,
+    0xef, // at 80000h, where 16-bit code reaches it
+    0xb8, 0x00, 0x80, 0x8e, 0xd8, 0x66, 0xc7, 0x06, 0x10, 0x34, 0, 0, 0, 0, // GCS: NO_REBOOT off
+    0xba, 0x72, 0x06, 0xb8, 0x04, 0x00, 0xef, // TCO_TMR: 4 ticks of 0.6 s
+    0xba, 0x68, 0x06, 0x31, 0xc0, 0xef, // TCO1_CNT: not halted
+    0xba, 0x60, 0x06, 0xef, // TCO_RLD
+];
+
+#[test]
+fn a_watchdog_that_is_not_fed_resets_the_machine() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk(dir.path(), "disk", &[&say("up\r\n"), START_WATCHDOG, HANG]);
+    let machine = Machine::start(&MachineConfig { watchdog: true, ..bios(image) }).unwrap();
+    let exit = machine.wait_exit(LIMIT).unwrap();
+    assert_eq!((exit.reason.as_deref(), machine.watchdog_expired()), (Some("guest-reset"), 1));
+}
+
+/// Code that gives back each byte that comes from the first serial port, and switches off after a full stop.
+const ECHO: &[u8] = &[
+    0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xf8, // line status: until a byte is there
+    0xba, 0xf8, 0x03, 0xec, 0xee, // read and write it
+    0x3c, b'.', 0x75, 0xef, // again unless it is a full stop
+];
+
+#[test]
+fn what_is_typed_reaches_the_guest() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk(dir.path(), "disk", &[&say("type:"), ECHO, POWER_OFF, HANG]);
+    let machine = Machine::start(&bios(image)).unwrap();
+    machine.wait_console("type:", LIMIT).unwrap();
+    let words = "QH5K-7YB2 ".repeat(100);
+    machine.type_text(&words).unwrap();
+    machine.wait_console(&format!("type:{words}"), LIMIT).unwrap();
+    machine.type_text(".").unwrap();
+    assert!(machine.wait_exit(LIMIT).unwrap().orderly());
+    assert!(matches!(machine.type_text("too late"), Err(QemuError::Typing(_))));
+}
+
+#[test]
+fn parts_of_a_machine_that_is_off_can_be_changed() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let first = disk(dir.path(), "first", &[&say("first\r\n"), write_disk().as_slice(), POWER_OFF, HANG]);
+    let second = disk(dir.path(), "second", &[&say("second\r\n"), POWER_OFF, HANG]);
+    let data = dir.path().join("data");
+    std::fs::File::create(&data).unwrap().set_len(1 << 30).unwrap();
+    let kept = dir.path().join("kept");
+    let mut config = MachineConfig {
+        disks: vec![first.clone(), data.clone()],
+        disk_format: DiskFormat::Copy,
+        folder: Some(kept.clone()),
+        ..bios(first.clone())
+    };
+    assert!(matches!(Stopped::open(&kept), Err(QemuError::NoMachine(_))));
+    let run = |config: &MachineConfig, words: &str| {
+        let machine = Machine::start(config).unwrap();
+        assert!(matches!(Stopped::open(config.folder.as_ref().unwrap()), Err(QemuError::InUse(_))));
+        assert!(machine.wait_exit(LIMIT).unwrap().orderly());
+        assert!(machine.console().ends_with(words), "{}", machine.console());
+    };
+    run(&config, "first\n");
+    let mut stopped = Stopped::open(&kept).unwrap();
+    // What the guest wrote is in the copy as it is.
+    let bytes = std::fs::read(stopped.disk(0).unwrap()).unwrap();
+    assert_eq!(bytes[512..1024], bytes[..512]);
+    let hole = std::fs::metadata(stopped.disk(1).unwrap()).unwrap();
+    assert_eq!(hole.len(), 1 << 30);
+    assert!(std::os::unix::fs::MetadataExt::blocks(&hole) < 100, "the copy of an empty disk is not empty");
+    assert!(matches!(stopped.disk(2), Err(QemuError::NoPart { .. })));
+    // What we write is what the guest starts from.
+    std::fs::copy(&second, stopped.disk(0).unwrap()).unwrap();
+    drop(stopped);
+    run(&config, "second\n");
+    // Another disk: the image that was given before is no longer this machine's.
+    stopped = Stopped::open(&kept).unwrap();
+    stopped.replace_disk(0, &first).unwrap();
+    stopped.replace_disk(0, &second).unwrap();
+    drop(stopped);
+    assert!(matches!(Machine::start(&config), Err(QemuError::OtherImage { .. })));
+    config.disks = vec![second.clone(), data];
+    run(&config, "second\n");
+
+    // The same with overlays, and other variables.
+    let kept = dir.path().join("overlays");
+    let mut config = MachineConfig { folder: Some(kept.clone()), ..bios(first) };
+    run(&config, "first\n");
+    stopped = Stopped::open(&kept).unwrap();
+    stopped.replace_disk(0, &second).unwrap();
+    stopped.set_variables(b"others").unwrap();
+    assert_eq!(stopped.variables().unwrap(), b"others");
+    drop(stopped);
+    config.disks = vec![second];
+    run(&config, "second\n");
+}
+
+/// Runs one of tpm2-tools on a machine's TPM; none when they are not installed.
+fn tpm2(tpm: &OfflineTpm, arguments: &[&str]) -> Option<String> {
+    let (program, arguments) = arguments.split_first().unwrap();
+    let Ok(output) = Command::new(program).args(arguments).args(["-T", &tpm.tcti()]).output() else {
+        assert!(
+            std::env::var_os("ASHLAR_TESTS_NO_SKIP").is_none(),
+            "{program} is needed (package tpm2-tools)"
+        );
+        eprintln!("skipped in part: {program} is needed (package tpm2-tools)");
+        return None;
+    };
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_tpm_of_a_machine_that_is_off_can_be_asked_cleared_and_exchanged() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk(dir.path(), "disk", &[POWER_OFF, HANG]);
+    let folders = ["one", "other"].map(|name| dir.path().join(name));
+    for folder in &folders {
+        let config = MachineConfig { tpm: true, folder: Some(folder.clone()), ..bios(image.clone()) };
+        assert!(Machine::start(&config).unwrap().wait_exit(LIMIT).unwrap().orderly());
+    }
+    let [one, other] = [Stopped::open(&folders[0]).unwrap(), Stopped::open(&folders[1]).unwrap()];
+    let lockout = |machine: &Stopped| machine.tpm().unwrap().lockout_counter().unwrap();
+    assert_eq!(lockout(&one), 0);
+
+    // A wrong password for what the dictionary-attack logic protects counts: NV index 0x1500016, password "a".
+    let tpm = one.tpm().unwrap();
+    let define = ["tpm2_nvdefine", "-Q", "-C", "o", "-s", "8", "-p", "a", "-a"];
+    let Some(_) = tpm2(&tpm, &[&define[..], &["authread|authwrite", "0x1500016"]].concat()) else { return };
+    let wrong = ["-T", &tpm.tcti(), "-C", "0x1500016", "-P", "b", "0x1500016"];
+    let wrong = Command::new("tpm2_nvread").args(wrong).output().unwrap();
+    assert!(!wrong.status.success());
+    assert_eq!(tpm.lockout_counter().unwrap(), 1);
+    let text = tpm2(&tpm, &["tpm2_getcap", "properties-variable"]).unwrap();
+    assert!(text.contains("TPM2_PT_LOCKOUT_COUNTER: 0x1\n"), "{text}");
+    drop(tpm);
+    assert_eq!((lockout(&one), lockout(&other)), (1, 0));
+
+    one.exchange_tpm(&other).unwrap();
+    assert_eq!((lockout(&one), lockout(&other)), (0, 1));
+    let indexes =
+        |machine: &Stopped| tpm2(&machine.tpm().unwrap(), &["tpm2_getcap", "handles-nv-index"]).unwrap();
+    assert!(!indexes(&one).contains("1500016") && indexes(&other).contains("1500016"));
+    other.tpm().unwrap().clear().unwrap();
+    assert!(!indexes(&other).contains("1500016"));
+    assert_eq!(lockout(&other), 0);
+    one.remove_tpm().unwrap();
+    assert!(!one.folder().join("tpm").exists());
+    assert_eq!(lockout(&one), 0);
+}
+
+#[test]
+fn a_power_cut_takes_the_tpm_too() {
+    if !ready() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let image = disk(dir.path(), "disk", &[&say("up"), HANG]);
+    let kept = dir.path().join("kept");
+    let config = MachineConfig { tpm: true, folder: Some(kept.clone()), ..bios(image) };
+    for _ in 0..3 {
+        let machine = Machine::start(&config).unwrap();
+        machine.wait_console("up", LIMIT).unwrap();
+        let pids = machine.pids();
+        machine.cut_power();
+        assert!(gone_soon(&pids));
+        drop(machine);
+    }
+    assert_eq!(Stopped::open(&kept).unwrap().tpm().unwrap().lockout_counter().unwrap(), 0);
 }

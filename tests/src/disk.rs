@@ -87,6 +87,11 @@ pub fn flip(path: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
 }
 
+/// Makes an empty disk that takes no space.
+pub fn empty(path: &Path, bytes: u64) {
+    File::create(path).unwrap().set_len(bytes).unwrap();
+}
+
 /// Where a partition lies, in bytes, by the disk's own table (UEFI Specification 2.10, section 5.3).
 pub fn partition(disk: &Path, number: u32) -> Range<u64> {
     const SECTOR: u64 = 512;

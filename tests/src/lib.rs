@@ -11,6 +11,7 @@ pub mod case;
 pub mod disk;
 pub mod folders;
 pub mod machine;
+pub mod partition;
 pub mod programs;
 pub mod release;
 pub mod sparse;
@@ -18,6 +19,7 @@ pub mod tools;
 
 pub use case::Case;
 pub use disk::Disk;
+pub use partition::Partition;
 pub use programs::Run;
 pub use release::{Built, built};
 

@@ -38,12 +38,21 @@ fn pieces(ranges: &[Range<u64>]) -> impl Iterator<Item = Range<u64>> {
 /// Copies a file with its holes.
 pub fn copy(from: &Path, to: &Path) {
     let (from, to) = (File::open(from).unwrap(), File::create(to).unwrap());
-    to.set_len(from.metadata().unwrap().len()).unwrap();
+    let length = from.metadata().unwrap().len();
+    to.set_len(length).unwrap();
+    copy_range(&from, 0..length, &to, 0);
+}
+
+/// Copies what is data in a range of `from` to `to`, where the range begins at `at`. Holes are left as `to` has them.
+pub fn copy_range(from: &File, range: Range<u64>, to: &File, at: u64) {
     let mut buffer = Vec::new();
-    for piece in pieces(&data(&from)) {
-        buffer.resize(usize::try_from(piece.end - piece.start).unwrap(), 0);
-        from.read_exact_at(&mut buffer, piece.start).unwrap();
-        to.write_all_at(&buffer, piece.start).unwrap();
+    for piece in pieces(&data(from)) {
+        let (start, end) = (piece.start.max(range.start), piece.end.min(range.end));
+        if start < end {
+            buffer.resize(usize::try_from(end - start).unwrap(), 0);
+            from.read_exact_at(&mut buffer, start).unwrap();
+            to.write_all_at(&buffer, at + (start - range.start)).unwrap();
+        }
     }
 }
 
