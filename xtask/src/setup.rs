@@ -14,6 +14,7 @@ const PACKAGES: &[&str] = &[
     "diffutils",
     "docker-registry",
     "dosfstools",
+    "e2fsprogs",
     "efitools",
     "erofs-utils",
     "gcc",
