@@ -1,5 +1,6 @@
 //! Composing the root: what the builder itself puts into the tree, and what it takes out.
 
+use crate::accounts;
 use crate::build::{HostFiles, Programs};
 use crate::error::BuildError;
 use crate::recipe::{Container, Directory, File, Ownership, Recipe, Symlink, cpu_milli};
@@ -143,7 +144,10 @@ fn container(recipe: &Container, defaults: &ImageDefaults) -> manifest::Containe
         memory_max: recipe.memory.map(|size| size.0),
         cpu_milli: cpu_milli(recipe.cpus),
         pids_max: recipe.pids,
+        files_max: recipe.open_files,
         restart: recipe.restart,
+        debug: recipe.debug,
+        supervision: recipe.supervision(),
     }
 }
 
@@ -180,6 +184,18 @@ pub fn add_system(
     os_release: &str,
     time: i64,
 ) -> Result<(), BuildError> {
+    // Names of users are looked up in them.
+    for (path, text) in ACCOUNTS {
+        if tree.get(path.as_bytes()).is_none() {
+            let file = Node::file(Metadata::root(0o644, time), text.as_bytes().to_vec());
+            tree.insert(path.as_bytes(), file)?;
+        }
+    }
+    let services = recipe.services.iter().map(|(name, service)| {
+        let identity = accounts::identity(tree, name, service)?;
+        Ok((name.clone(), service.manifest(identity)))
+    });
+    let services = services.collect::<Result<_, BuildError>>()?;
     let manifest = Manifest {
         image_id: recipe.image.id.clone(),
         image_version: recipe.image.version.clone(),
@@ -190,7 +206,7 @@ pub fn add_system(
             .iter()
             .map(|c| (c.recipe.name.clone(), container(c.recipe, &c.defaults)))
             .collect(),
-        services: recipe.services.iter().map(|(name, service)| (name.clone(), service.manifest())).collect(),
+        services,
     };
     let mut json = serde_json::to_vec_pretty(&manifest)?;
     json.push(b'\n');
@@ -202,11 +218,6 @@ pub fn add_system(
     tree.insert(b"/etc/os-release", Node::symlink(file(0o777), "../usr/lib/os-release"))?;
     tree.insert(b"/etc/resolv.conf", Node::symlink(file(0o777), "../run/ashlar/resolv.conf"))?;
     tree.insert(b"/etc/hostname", Node::file(file(0o644), format!("{}\n", manifest.hostname).into_bytes()))?;
-    for (path, text) in ACCOUNTS {
-        if tree.get(path.as_bytes()).is_none() {
-            tree.insert(path.as_bytes(), Node::file(file(0o644), text.as_bytes().to_vec()))?;
-        }
-    }
     for c in containers {
         let prefix = format!("{CONTAINERS_DIR}/{}/rootfs", c.recipe.name);
         graft(tree, &prefix, c.tree)?;

@@ -238,6 +238,17 @@ pub enum BuildError {
         /// As its configuration says it.
         user: String,
     },
+    /// A service's user or group is none that the root knows.
+    #[error(
+        "the service `{service}` runs as `{user}`, which the root's /etc/passwd and /etc/group do not know"
+    )]
+    #[diagnostic(help("add it with `[[user]]` or `[[group]]`, or give its number"))]
+    UnknownServiceUser {
+        /// The service.
+        service: String,
+        /// The user, with the group behind a colon if the recipe gives one.
+        user: String,
+    },
     /// Nothing can be asked on the terminal.
     #[error("cannot ask on the terminal: {0}")]
     Terminal(std::io::Error),
@@ -302,6 +313,7 @@ impl BuildError {
             | Self::NotUnsigned { .. }
             | Self::NotSigned(_)
             | Self::UnknownUser { .. }
+            | Self::UnknownServiceUser { .. }
             | Self::Configure(_)
             | Self::Linter(_)
             | Self::Compare(_)

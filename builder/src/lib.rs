@@ -1,6 +1,7 @@
 //! The builder: recipe to release, and what can be told of a release.
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod build;
 pub mod cli;
 pub mod compose;

@@ -3,6 +3,7 @@
 //! a booted machine. No I/O, no clock, no randomness.
 #![forbid(unsafe_code)]
 
+pub mod capability;
 pub mod cmdline;
 pub mod control;
 pub mod digest;

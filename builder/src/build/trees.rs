@@ -1,6 +1,7 @@
 //! File trees that are no packages: folders, archives, OCI images. They are read before any stage, because their digests
 //! are part of the root's key.
 
+use crate::accounts::user_of;
 use crate::compose::ImageDefaults;
 use crate::error::BuildError;
 use crate::lock::Lock;
@@ -9,11 +10,8 @@ use crate::recipe::{Container, Recipe, Source};
 use ashlar_cache::Cache;
 use ashlar_image::digest::Digest;
 use ashlar_sources::{Image, ImageOptions, Owner, TarOptions, Time};
-use ashlar_tree::{Kind, Tree};
+use ashlar_tree::Tree;
 use std::collections::BTreeMap;
-
-/// Largest account file of an image, in bytes.
-const MAX_ACCOUNTS: u64 = 4 << 20;
 
 /// A tree that is laid over another one.
 #[derive(Debug)]
@@ -152,59 +150,4 @@ pub fn defaults(container: &Container, image: &Image) -> Result<ImageDefaults, B
         working_directory: config.working_directory.clone(),
         user,
     })
-}
-
-/// The numbers of `user`, `user:group`, each a name or a number (OCI image specification, `config.User`): names are
-/// looked up in the image's own files, and a user's group is that of its line in `/etc/passwd`, or 0.
-fn user_of(tree: &Tree, text: &str) -> Option<(u32, u32)> {
-    let lines = |path: &str| -> Vec<Vec<String>> {
-        let content = match tree.get_followed(path.as_bytes()).map(|(_, node)| &node.kind) {
-            Some(Kind::File(content)) if content.len() <= MAX_ACCOUNTS => content.read().unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        let text = String::from_utf8_lossy(&content).into_owned();
-        text.lines().map(|line| line.split(':').map(str::to_owned).collect()).collect()
-    };
-    let find = |lines: &[Vec<String>], key: &str| -> Option<Vec<String>> {
-        let fits = |line: &&Vec<String>| line.first().is_some_and(|name| name == key);
-        let by_number = |line: &&Vec<String>| line.get(2).is_some_and(|number| number == key);
-        lines.iter().find(fits).or_else(|| lines.iter().find(by_number)).cloned()
-    };
-    let number = |line: &[String], at: usize| line.get(at).and_then(|field| field.parse().ok());
-    let (user, group) = match text.split_once(':') {
-        Some((user, group)) => (user, Some(group)),
-        None => (text, None),
-    };
-    let line = find(&lines("/etc/passwd"), user);
-    let uid = user.parse().ok().or_else(|| number(line.as_ref()?, 2))?;
-    let gid = match group {
-        Some(group) => group.parse().ok().or_else(|| number(&find(&lines("/etc/group"), group)?, 2))?,
-        None => line.and_then(|line| number(&line, 3)).unwrap_or(0),
-    };
-    Some((uid, gid))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ashlar_tree::{Metadata, Node};
-
-    #[test]
-    fn users_of_images_are_names_or_numbers() {
-        let mut tree = Tree::new(Metadata::root(0o755, 0));
-        let file = |text: &str| Node::file(Metadata::root(0o644, 0), text.as_bytes().to_vec());
-        tree.insert(b"/etc/passwd", file("root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/x\n")).unwrap();
-        tree.insert(b"/etc/group", file("web:x:33:\n")).unwrap();
-        for (text, numbers) in [
-            ("app", Some((1000, 1001))),
-            ("1000", Some((1000, 1001))),
-            ("app:web", Some((1000, 33))),
-            ("7", Some((7, 0))),
-            ("7:8", Some((7, 8))),
-            ("nobody-knows", None),
-            ("app:nobody-knows", None),
-        ] {
-            assert_eq!(user_of(&tree, text), numbers, "{text}");
-        }
-    }
 }

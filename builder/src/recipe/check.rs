@@ -1,14 +1,82 @@
 //! What the types of a recipe do not say.
 
-use super::{Compression, Recipe};
+use super::container::Keys;
+use super::{Compression, Ready, Recipe, nearest};
+use ashlar_image::capability;
 use ashlar_image::layout::MIB;
+use ashlar_image::manifest::{
+    ContainerNetwork, MAX_NAME, MAX_START_COUNT, RESERVED_NAMES, SystemCalls, circle,
+};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Whether a name can be part of a path, a cgroup and an os-release value.
 fn is_name(name: &str) -> bool {
     !name.is_empty()
-        && name.len() <= 64
+        && name.len() <= MAX_NAME
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b))
         && !name.starts_with(['.', '-'])
+}
+
+/// Whether a path is absolute and leads nowhere else than it says.
+fn is_clean(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|rest| {
+        rest.split('/').all(|part| !matches!(part, "" | "." | "..")) && !rest.contains('\0')
+    })
+}
+
+fn check_limits(cpus: Option<f64>, pids: Option<u32>, files: Option<u32>) -> Result<(), String> {
+    if cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
+        return Err("`cpus` is a number from 0.01 to 1024".into());
+    }
+    if pids.is_some_and(|pids| !(1..=4_194_304).contains(&pids)) {
+        return Err("`pids` is a number from 1 to 4194304".into());
+    }
+    if files.is_some_and(|files| !(16..=1_048_576).contains(&files)) {
+        return Err("`open-files` is a number from 16 to 1048576".into());
+    }
+    Ok(())
+}
+
+fn check_capabilities(names: &[String]) -> Result<(), String> {
+    match capability::set(names.iter().map(String::as_str)) {
+        Ok(_) => Ok(()),
+        Err(unknown) => match nearest(unknown, capability::NAMES.into_iter()) {
+            Some(near) => Err(format!("there is no capability `{unknown}`; did you mean `{near}`?")),
+            None => {
+                Err(format!("there is no capability `{unknown}`; they are called as CAP_NET_BIND_SERVICE"))
+            }
+        },
+    }
+}
+
+impl Keys<'_> {
+    /// Checks what does not depend on others.
+    fn check(&self, name: &str) -> Result<(), String> {
+        const DAY: u32 = 24 * 60 * 60;
+        for (key, value) in [
+            ("start-timeout", self.start_timeout),
+            ("stop-timeout", self.stop_timeout),
+            ("watchdog", self.watchdog),
+        ] {
+            if value.is_some_and(|seconds| !(1..=DAY).contains(&seconds)) {
+                return Err(format!("`{key}` is a number of seconds from 1 to {DAY}"));
+            }
+        }
+        if let Some(limit) = self.start_limit
+            && !((1..=MAX_START_COUNT).contains(&limit.count) && (1..=DAY).contains(&limit.interval))
+        {
+            return Err(format!(
+                "`start-limit` has a `count` from 1 to {MAX_START_COUNT} and an `interval` from 1 to {DAY} seconds"
+            ));
+        }
+        if *self.ready == Ready::Tcp(0) {
+            return Err("`ready = { tcp = … }` is a port from 1 to 65535".into());
+        }
+        if self.after.iter().chain(self.requires).any(|needed| needed == name) {
+            return Err("it cannot wait for itself".into());
+        }
+        Ok(())
+    }
 }
 
 /// The text to point at and the message.
@@ -79,11 +147,11 @@ impl Recipe {
     }
 
     fn check_containers(&self) -> Result<(), Complaint> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for container in &self.containers {
             let name = &container.name;
             let complain = |what: &str| bad(name, format!("container `{name}`: {what}"));
-            if !is_name(name) || !seen.insert(name) {
+            if !is_name(name) || !seen.insert(name.as_str()) {
                 return complain("names are unique and use lower-case letters, digits, `-`, `_`");
             }
             if container.origins() > 1 || (container.origins() == 0 && container.sources.is_empty()) {
@@ -94,8 +162,23 @@ impl Recipe {
             if container.command.is_empty() && !container.is_oci() {
                 return complain("`command` is missing");
             }
-            if container.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
-                return complain("`cpus` is a number from 0.01 to 1024");
+            let ready = match &container.ready {
+                Ready::Tcp(_) if container.network == ContainerNetwork::Private => {
+                    Err("`ready = { tcp = … }` needs `network = \"host\"`: nobody else reaches its ports"
+                        .to_owned())
+                }
+                Ready::File(path) if !is_clean(path) => {
+                    Err("`ready = { file = … }` is an absolute path in the container, without `.` and `..`"
+                        .into())
+                }
+                _ => Ok(()),
+            };
+            let checked = ready
+                .and_then(|()| check_limits(container.cpus, container.pids, container.open_files))
+                .and_then(|()| check_capabilities(&container.capabilities))
+                .and_then(|()| container.keys().check(name));
+            if let Err(what) = checked {
+                return complain(&what);
             }
         }
         for (name, service) in &self.services {
@@ -103,11 +186,69 @@ impl Recipe {
             if !is_name(name) || !service.command.first().is_some_and(|program| program.starts_with('/')) {
                 return complain("`command` starts with the program's absolute path");
             }
-            if service.cpus.is_some_and(|cpus| !(0.01..=1024.0).contains(&cpus)) {
-                return complain("`cpus` is a number from 0.01 to 1024");
+            if !seen.insert(name) {
+                return complain("a container has the same name");
+            }
+            let ready = match &service.ready {
+                Ready::File(path) if !is_clean(path) || !path.starts_with("/run/") => {
+                    Err("`ready = { file = … }` is a path below /run, without `.` and `..`".to_owned())
+                }
+                _ => Ok(()),
+            };
+            let checked = ready
+                .and_then(|()| check_limits(service.cpus, service.pids, service.open_files))
+                .and_then(|()| check_capabilities(&service.capabilities))
+                .and_then(|()| service.keys().check(name));
+            if let Err(what) = checked {
+                return complain(&what);
+            }
+            if service.new_privileges && service.system_calls == SystemCalls::Common {
+                return complain(
+                    "`new-privileges` needs `system-calls = \"all\"`: the kernel allows no other",
+                );
             }
         }
-        Ok(())
+        if let Some(name) = RESERVED_NAMES.iter().find(|name| seen.contains(**name)) {
+            return bad(name, format!("`{name}` cannot be a name: the log calls others so"));
+        }
+        self.check_dependencies(&seen)
+    }
+
+    fn check_dependencies(&self, names: &BTreeSet<&str>) -> Result<(), Complaint> {
+        let containers = self.containers.iter().map(|container| (container.name.as_str(), container.keys()));
+        let services = self.services.iter().map(|(name, service)| (name.as_str(), service.keys()));
+        let dependencies: BTreeMap<&str, Vec<&str>> = containers
+            .chain(services)
+            .map(|(name, keys)| (name, keys.after.iter().chain(keys.requires).map(String::as_str).collect()))
+            .collect();
+        for (name, needs) in &dependencies {
+            if let Some(unknown) = needs.iter().find(|needed| !names.contains(*needed)) {
+                let known: Vec<&str> = names.iter().copied().collect();
+                let message = format!(
+                    "`{name}` waits for `{unknown}`, which is no service or container of this recipe; it has: {}",
+                    known.join(", ")
+                );
+                return bad(unknown, message);
+            }
+        }
+        for container in self.containers.iter().filter(|container| container.debug) {
+            if let Some((name, _)) =
+                dependencies.iter().find(|(_, needs)| needs.contains(&container.name.as_str()))
+            {
+                let message = format!(
+                    "`{name}` waits for `{}`, which is for debugging and not started",
+                    container.name
+                );
+                return bad(name, message);
+            }
+        }
+        match circle(&dependencies) {
+            Some(circle) => {
+                let first = circle.first().copied().unwrap_or_default();
+                bad(first, format!("these wait for each other in a circle: {}, {first}", circle.join(", ")))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_files(&self) -> Result<(), Complaint> {

@@ -16,13 +16,15 @@ const MAX_DEPTH: usize = 16;
 /// Largest file of a recipe in bytes.
 const MAX_FILE: u64 = 4 << 20;
 /// Lists whose entries are added to those that are there.
-const GROWING: [&str; 8] = [
+const GROWING: [&str; 10] = [
     "packages",
     "exclude-packages",
     "remove",
     "initramfs-modules",
     "modules",
     "capabilities",
+    "after",
+    "requires",
     "exclude",
     "local",
 ];

@@ -11,7 +11,7 @@ mod size;
 mod texts;
 mod time;
 
-pub use container::{Container, Service, cpu_milli};
+pub use container::{Container, Identity, Ready, Service, StartLimit, cpu_milli};
 pub use debian::{Debian, Pin, Suite};
 pub use ashlar_image::machine::nearest;
 pub use error::RecipeError;

@@ -58,6 +58,75 @@ fn values_are_checked() {
     assert!(error(&text).contains("only `lz4hc` and `zstd` have levels"), "{}", error(&text));
 }
 
+/// A recipe with services of these keys, one after another.
+fn services(keys: &[(&str, &str)]) -> String {
+    let tables = keys.iter().map(|(name, keys)| format!("[service.{name}]\ncommand = [\"/x\"]\n{keys}\n"));
+    format!("{GOOD}{}", tables.collect::<String>())
+}
+
+#[test]
+fn services_say_what_they_need() {
+    let text = services(&[
+        (
+            "db",
+            "ready = \"notify\"\nwatchdog = 10\nstart-limit = { count = 5, interval = 60 }\nuser = \"app\"",
+        ),
+        (
+            "web",
+            "requires = [\"db\"]\nready = { tcp = 80 }\ncapabilities = [\"CAP_NET_BIND_SERVICE\"]\npids = 9",
+        ),
+        ("log", "after = [\"web\"]\nready = { file = \"/run/log/up\" }\nstop-timeout = 3\nopen-files = 64"),
+    ]);
+    let recipe = Recipe::parse("image.toml", &text).unwrap();
+    let db = recipe.services["db"].manifest(Identity { uid: 7, gid: 8, groups: vec![9] });
+    assert_eq!((db.uid, db.gid, db.groups.as_slice()), (7, 8, &[9][..]));
+    assert_eq!(db.supervision.ready, ashlar_image::manifest::Readiness::Notify);
+    assert_eq!((db.supervision.watchdog, db.supervision.start_timeout), (Some(10), 60));
+    assert_eq!(db.supervision.start_limit.unwrap().count, 5);
+    let web = recipe.services["web"].manifest(Identity::default());
+    assert_eq!((web.supervision.requires.as_slice(), web.pids_max), (&["db".to_owned()][..], Some(9)));
+    let log = recipe.services["log"].manifest(Identity::default());
+    assert_eq!((log.supervision.stop_timeout, log.files_max), (3, Some(64)));
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    let value = serde_json::to_value(toml::from_str::<toml::Table>(&text).unwrap()).unwrap();
+    assert!(validator.is_valid(&value), "{:?}", validator.iter_errors(&value).next());
+}
+
+#[test]
+fn what_services_cannot_need_is_refused_with_the_reason() {
+    for (keys, message) in [
+        (
+            &[("a", "after = [\"b\"]"), ("b", "requires = [\"c\"]"), ("c", "after = [\"b\"]")][..],
+            "in a circle: b, c, b",
+        ),
+        (&[("a", "after = [\"a\"]")], "cannot wait for itself"),
+        (&[("a", "requires = [\"gone\"]")], "waits for `gone`, which is no service"),
+        (&[("a", "capabilities = [\"CAP_NET_BIND\"]")], "did you mean `CAP_NET_BIND_SERVICE`"),
+        (&[("a", "pids = 0")], "`pids` is a number"),
+        (&[("a", "open-files = 1")], "`open-files` is a number"),
+        (&[("a", "watchdog = 0")], "`watchdog` is a number of seconds"),
+        (&[("a", "start-limit = { count = 0, interval = 1 }")], "`start-limit` has a `count`"),
+        (&[("a", "ready = { tcp = 0 }")], "is a port from 1"),
+        (&[("a", "ready = { file = \"/etc/x\" }")], "below /run"),
+        (&[("a", "ready = { file = \"/run/../etc/x\" }")], "below /run"),
+        (&[("a", "ready = \"soon\"")], "soon"),
+        (&[("a", "new-privileges = true")], "needs `system-calls = \"all\"`"),
+        (&[("kernel", "")], "`kernel` cannot be a name"),
+    ] {
+        let shown = error(&services(keys));
+        assert!(shown.contains(message), "{message}: {shown}");
+    }
+    let container = |keys: &str| {
+        format!("{GOOD}[[container]]\nname = \"web\"\npackages = [\"nginx\"]\ncommand = [\"/x\"]\n{keys}\n")
+    };
+    assert!(error(&container("ready = { tcp = 80 }")).contains("needs `network = \"host\"`"));
+    let twice = format!("{}[service.web]\ncommand = [\"/x\"]\n", container(""));
+    assert!(error(&twice).contains("a container has the same name"), "{}", error(&twice));
+    let debug = format!("{}[service.b]\ncommand = [\"/x\"]\nafter = [\"web\"]\n", container("debug = true"));
+    assert!(error(&debug).contains("which is for debugging"), "{}", error(&debug));
+    assert!(Recipe::parse("image.toml", &container("debug = true\nready = { file = \"/run/up\" }")).is_ok());
+}
+
 #[test]
 fn a_recipe_extends_others_and_the_last_word_wins() {
     let base = format!(

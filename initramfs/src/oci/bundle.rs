@@ -2,8 +2,9 @@
 
 use crate::cgroup::{CPU_PERIOD, cpu_quota};
 use crate::oci::seccomp;
-use ashlar_image::manifest::{CONTAINERS_DIR, Container, ContainerNetwork};
+use ashlar_image::manifest::{CONTAINERS_DIR, Container, ContainerNetwork, PIDS_MAX};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where the bundles lie.
@@ -13,7 +14,7 @@ pub const RESOLV_CONF: &str = "/run/ashlar/resolv.conf";
 /// What programs find by, unless the recipe says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Open files: the soft limit that select(2) can handle, and a hard limit that servers may raise it to.
-const FILES: (u64, u64) = (1024, 524_288);
+pub const FILES: (u64, u64) = (1024, 524_288);
 
 /// Parts of /proc and /sys that tell about the machine or change it: hidden.
 const MASKED: [&str; 10] = [
@@ -83,15 +84,17 @@ fn mounts(overlays: &[Overlay]) -> Vec<Value> {
         mount("/tmp", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]),
         mount("/run", "tmpfs", &["nosuid", "noexec", "nodev", "mode=755", "size=16m"]),
     ];
-    mounts.extend(overlays.iter().map(|overlay| {
-        json!({
-            "destination": format!("/{}", overlay.target),
-            "type": "bind",
-            "source": overlay.source,
-            "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
-        })
-    }));
+    mounts.extend(overlays.iter().map(|overlay| bind(&format!("/{}", overlay.target), &overlay.source)));
     mounts
+}
+
+fn bind(target: &str, source: &Path) -> Value {
+    json!({
+        "destination": target,
+        "type": "bind",
+        "source": source,
+        "options": ["bind", "ro", "nosuid", "noexec", "nodev"],
+    })
 }
 
 fn resources(container: &Container) -> Value {
@@ -105,20 +108,40 @@ fn resources(container: &Container) -> Value {
     if let Some(milli) = container.cpu_milli {
         resources["cpu"] = json!({ "quota": cpu_quota(milli), "period": CPU_PERIOD });
     }
-    if let Some(limit) = container.pids_max {
-        resources["pids"] = json!({ "limit": limit });
-    }
+    resources["pids"] = json!({ "limit": container.pids_max.unwrap_or(PIDS_MAX) });
+    // A container of which one process is missing does not work; it is better started again whole.
+    resources["unified"] = json!({ "memory.oom.group": "1" });
     resources
 }
 
-/// The configuration of the container `name`. For each of `overlays` its file tree, which is read only, must have
-/// a file.
-pub fn config(name: &str, container: &Container, overlays: &[Overlay]) -> Value {
+/// Where a container finds the socket on which it tells that it is ready: beside nothing else, on its own `/run`.
+pub const NOTIFY: &str = "/run/ashlar-notify";
+
+/// What holds for this start beside what the manifest says.
+#[derive(Debug, Clone, Default)]
+pub struct Extras<'a> {
+    /// Files of the machine over the container's own.
+    pub overlays: &'a [Overlay],
+    /// Environment over the manifest's: what the machine configuration says, and what init itself tells.
+    pub environment: BTreeMap<String, String>,
+    /// The machine's end of [`NOTIFY`].
+    pub notify: Option<&'a Path>,
+}
+
+/// The configuration of the container `name`. For each overlay its file tree, which is read only, must have a file.
+pub fn config(name: &str, container: &Container, extras: &Extras<'_>) -> Value {
+    let (soft, hard) = container.files_max.map_or(FILES, |limit| (limit.into(), limit.into()));
+    let mut mounts = mounts(extras.overlays);
+    if let Some(socket) = extras.notify {
+        mounts.push(bind(NOTIFY, socket));
+    }
     let mut environment = vec![];
-    if !container.environment.contains_key("PATH") {
+    if !container.environment.contains_key("PATH") && !extras.environment.contains_key("PATH") {
         environment.push(format!("PATH={PATH}"));
     }
-    environment.extend(container.environment.iter().map(|(key, value)| format!("{key}={value}")));
+    let mut variables: BTreeMap<&String, &String> = container.environment.iter().collect();
+    variables.extend(&extras.environment);
+    environment.extend(variables.iter().map(|(key, value)| format!("{key}={value}")));
 
     let capabilities = &container.capabilities;
     let mut namespaces = vec!["pid", "ipc", "uts", "mount", "cgroup"];
@@ -141,11 +164,14 @@ pub fn config(name: &str, container: &Container, overlays: &[Overlay]) -> Value 
                 "permitted": capabilities,
                 "ambient": capabilities,
             },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "soft": FILES.0, "hard": FILES.1 }],
+            "rlimits": [
+                { "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard },
+                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            ],
         },
         "root": { "path": rootfs(name), "readonly": true },
         "hostname": name,
-        "mounts": mounts(overlays),
+        "mounts": mounts,
         "linux": {
             "namespaces": namespaces.iter().map(|kind| json!({ "type": kind })).collect::<Vec<_>>(),
             "cgroupsPath": format!("/containers/{name}/payload"),
@@ -173,9 +199,30 @@ mod tests {
         )
     }
 
+    fn demo_config() -> Value {
+        config("hello", &demo(), &Extras { overlays: &overlays("hello", &demo()), ..Extras::default() })
+    }
+
+    #[test]
+    fn what_holds_for_one_start_comes_over_the_manifest() {
+        let bare = container(r#"{"command":["/a"],"environment":{"A":"1","B":"2"},"files_max":64}"#);
+        let extras = Extras {
+            overlays: &[],
+            environment: [("B", "3"), ("NOTIFY_SOCKET", NOTIFY)].map(|(k, v)| (k.into(), v.into())).into(),
+            notify: Some(Path::new("/run/ashlar/notify/a")),
+        };
+        let config = config("a", &bare, &extras);
+        assert_eq!(config["process"]["env"].as_array().unwrap()[1..], ["A=1", "B=3", "NOTIFY_SOCKET=/run/ashlar-notify"]);
+        assert_eq!(config["process"]["rlimits"][0], json!({ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 }));
+        assert_eq!(config["process"]["rlimits"][1], json!({ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }));
+        let mounts = config["mounts"].as_array().unwrap();
+        assert_eq!(mounts.last().unwrap()["source"], "/run/ashlar/notify/a");
+        assert!(mounts.iter().position(|m| m["destination"] == "/run") < mounts.iter().position(|m| m["destination"] == NOTIFY));
+    }
+
     #[test]
     fn the_manifest_decides() {
-        let config = config("hello", &demo(), &overlays("hello", &demo()));
+        let config = demo_config();
         let process = &config["process"];
         assert_eq!(process["args"], json!(["/usr/bin/busybox", "httpd"]));
         assert_eq!(process["user"], json!({ "uid": 65534, "gid": 65534 }));
@@ -200,12 +247,15 @@ mod tests {
     #[test]
     fn nothing_is_given_by_default() {
         let bare = container(r#"{"command":["/a"],"environment":{"PATH":"/a","B":"c"}}"#);
-        let config = config("a", &bare, &overlays("a", &bare));
+        let extras = Extras { overlays: &overlays("a", &bare), ..Extras::default() };
+        let config = config("a", &bare, &extras);
         assert_eq!(config["process"]["capabilities"]["bounding"], json!([]));
         assert_eq!(config["process"]["env"], json!(["B=c", "PATH=/a"]));
         assert!(config["linux"]["namespaces"].to_string().contains("network"));
         assert!(!config["mounts"].to_string().contains("resolv.conf"));
-        assert_eq!(config["linux"]["resources"].as_object().unwrap().len(), 1);
+        let resources = config["linux"]["resources"].as_object().unwrap();
+        assert_eq!(resources.keys().collect::<Vec<_>>(), ["devices", "pids", "unified"]);
+        assert_eq!(resources["pids"]["limit"], PIDS_MAX);
         assert_eq!(config["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
     }
 
@@ -220,7 +270,7 @@ mod tests {
         assert!(output.status.success(), "{output:?}");
         let text = std::fs::read(folder.path().join("config.json")).unwrap();
         let theirs: Value = serde_json::from_slice(&text).unwrap();
-        let ours = config("hello", &demo(), &overlays("hello", &demo()));
+        let ours = demo_config();
         for part in ["process", "root", "linux"] {
             for key in theirs[part].as_object().unwrap().keys() {
                 assert!(!ours[part][key].is_null(), "{part}.{key}");

@@ -1,10 +1,10 @@
-//! Which system calls a container may make. A list of what is allowed, as the container engines' default
+//! Which system calls a container or service may make. A list of what is allowed, as the container engines' default
 //! profiles have it: everything that programs use, nothing that reaches the machine itself. What a capability
 //! is for comes with that capability.
 
 use serde_json::{Value, json};
 
-/// Allowed to every container.
+/// Allowed to everything.
 #[rustfmt::skip]
 const ALLOWED: &[&str] = &[
     "_llseek", "_newselect", "accept", "accept4", "access", "adjtimex", "alarm", "arch_prctl", "bind",
@@ -120,24 +120,36 @@ const REFUSED: &[&str] = &[
 ];
 
 /// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID` and `NEWNET`.
-const NEW_NAMESPACES: u64 = 0x7e02_0000;
+pub const NEW_NAMESPACES: u64 = 0x7e02_0000;
 /// `AF_VSOCK`: a way to the hypervisor that knows no namespaces.
-const VSOCK: u64 = 40;
+pub const VSOCK: u64 = 40;
 /// Personalities that programs ask for: Linux, Linux on 32 bits, both with the flag that `uname` tells 2.6, and
 /// the question which one is set.
-const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
-/// Error numbers.
-const EPERM: i32 = 1;
-const ENOSYS: i32 = 38;
+pub const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+/// The error of what is refused: operation not permitted.
+pub const EPERM: i32 = 1;
+/// The error of what nobody named: function not implemented.
+pub const ENOSYS: i32 = 38;
 
-/// The profile for a container with `capabilities`.
-pub fn profile(capabilities: &[String]) -> Value {
+/// What holds for a unit with certain capabilities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Allowed, whatever the arguments.
+    pub allowed: Vec<&'static str>,
+    /// Refused with [`EPERM`]. All others fail with [`ENOSYS`].
+    pub refused: Vec<&'static str>,
+    /// Whether namespaces may be made; `clone` and `clone3` are restricted otherwise.
+    pub namespaces: bool,
+}
+
+/// The policy for a unit with `capabilities`.
+pub fn policy(capabilities: &[String]) -> Policy {
     let holds = |name: &str| capabilities.iter().any(|capability| capability == name);
-    let mut rules = vec![json!({ "names": ALLOWED, "action": "SCMP_ACT_ALLOW" })];
+    let mut allowed = ALLOWED.to_vec();
     let mut refused = REFUSED.to_vec();
     for (capability, names) in WITH_CAPABILITY {
         if holds(capability) {
-            rules.push(json!({ "names": names, "action": "SCMP_ACT_ALLOW" }));
+            allowed.extend(*names);
         } else {
             refused.extend(names.iter().filter(|name| {
                 let elsewhere = |(other, names): &(&str, &[&str])| holds(other) && names.contains(*name);
@@ -145,9 +157,26 @@ pub fn profile(capabilities: &[String]) -> Value {
             }));
         }
     }
-    refused.sort_unstable();
-    refused.dedup();
-    rules.push(json!({ "names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }));
+    for list in [&mut allowed, &mut refused] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Policy { allowed, refused, namespaces: holds("CAP_SYS_ADMIN") }
+}
+
+/// All names that any policy knows.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let capabilities = WITH_CAPABILITY.iter().flat_map(|(_, names)| *names);
+    ALLOWED.iter().chain(REFUSED).chain(capabilities).chain(&["socket", "personality"]).copied()
+}
+
+/// The profile for a container with `capabilities`.
+pub fn profile(capabilities: &[String]) -> Value {
+    let policy = policy(capabilities);
+    let mut rules = vec![
+        json!({ "names": policy.allowed, "action": "SCMP_ACT_ALLOW" }),
+        json!({ "names": policy.refused, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM }),
+    ];
     let when = |names: &[&str], value: u64, other: u64, operation: &str| {
         json!({
             "names": names,
@@ -155,7 +184,7 @@ pub fn profile(capabilities: &[String]) -> Value {
             "args": [{ "index": 0, "value": value, "valueTwo": other, "op": operation }],
         })
     };
-    if !holds("CAP_SYS_ADMIN") {
+    if !policy.namespaces {
         // Threads and processes, but no namespaces. The flags of clone3 lie in memory, where no filter can see
         // them; C libraries go back to clone when it is not there.
         rules.push(when(&["clone"], NEW_NAMESPACES, 0, "SCMP_CMP_MASKED_EQ"));

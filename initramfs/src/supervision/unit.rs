@@ -1,7 +1,9 @@
-//! When a service or container is started, started again and stopped: a state machine of its own for each.
-//! Times are since some fixed moment.
+//! When a service or container is started, started again and stopped: a state machine of its own for each. What it
+//! waits for is the business of [`super::plan`]. Times are since some fixed moment.
 
-use ashlar_image::manifest::Restart;
+use ashlar_image::manifest::{MAX_START_COUNT, Restart, StartLimit, Supervision};
+use ashlar_image::report::ServicePhase;
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,8 +13,12 @@ pub const FIRST_PAUSE: Duration = Duration::from_secs(1);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What has run this long is taken for healthy: the next pause is the first again.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// How long a stop may take before the whole control group is killed.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Starts are remembered this long to tell what is started too often.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// So many starts in [`REMEMBERED`] are too many.
+const TOO_OFTEN: usize = 3;
+/// After so many kills without an end something is said to resist.
+const RESISTS: u32 = 2;
 
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +29,10 @@ pub enum Exit {
     Signal(i32),
     /// It could not be started.
     NotStarted(String),
+    /// It was ended because it was not ready in time.
+    NotReady(Duration),
+    /// It was killed because it gave no sign of life in time, or said itself that it hangs.
+    Hung,
 }
 
 impl Exit {
@@ -38,6 +48,43 @@ impl fmt::Display for Exit {
             Self::Status(status) => write!(f, "exit status {status}"),
             Self::Signal(signal) => write!(f, "signal {signal}"),
             Self::NotStarted(reason) => write!(f, "not started: {reason}"),
+            Self::NotReady(limit) => write!(f, "not ready after {} s", limit.as_secs()),
+            Self::Hung => f.write_str("no sign of life"),
+        }
+    }
+}
+
+/// What holds for a unit as long as the machine runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// When it is started again.
+    pub restart: Restart,
+    /// Whether [`Event::Ready`] tells when it is ready; it is at once otherwise.
+    pub waits: bool,
+    /// Longest time until it is ready.
+    pub start_timeout: Duration,
+    /// How long a stop may take before its whole control group is killed.
+    pub stop_timeout: Duration,
+    /// After so many starts it is given up.
+    pub start_limit: Option<StartLimit>,
+    /// Longest time between two signs of life.
+    pub watchdog: Option<Duration>,
+}
+
+impl Rules {
+    /// As the manifest says. No time is zero.
+    pub fn new(restart: Restart, supervision: &Supervision) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.max(1).into());
+        Self {
+            restart,
+            waits: supervision.ready != ashlar_image::manifest::Readiness::Started,
+            start_timeout: seconds(supervision.start_timeout),
+            stop_timeout: seconds(supervision.stop_timeout),
+            start_limit: supervision.start_limit.map(|limit| StartLimit {
+                count: limit.count.clamp(1, MAX_START_COUNT),
+                interval: limit.interval,
+            }),
+            watchdog: supervision.watchdog.map(seconds),
         }
     }
 }
@@ -45,12 +92,25 @@ impl fmt::Display for Exit {
 /// What happens to a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Time has passed.
-    Tick,
+    /// Time has passed. It is not started unless nothing that it waits for is missing.
+    Tick {
+        /// Whether it may be started.
+        may_start: bool,
+    },
+    /// It is ready.
+    Ready,
+    /// It gave a sign of life.
+    Alive,
+    /// It says itself that it hangs.
+    Hangs,
     /// Its main process has ended, or could not be started.
     Ended(Exit),
+    /// It must run; failures of the past are forgotten.
+    Start,
     /// It must end and not come back.
     Stop,
+    /// It must end and come back.
+    Restart,
 }
 
 /// What a unit wants done.
@@ -64,33 +124,61 @@ pub enum Action {
     Kill,
 }
 
+/// What follows a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Off,
+    /// A start at once.
+    Start,
+    /// What follows a failure.
+    Failure,
+}
+
 /// Where a unit is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// It is not to run.
+    Off,
     /// It will be started.
     Waiting {
-        /// When.
+        /// Not before.
         until: Duration,
     },
-    /// Its main process runs.
+    /// Its main process runs and is not ready.
+    Starting {
+        /// Since when.
+        since: Duration,
+        /// When it must be ready.
+        until: Duration,
+    },
+    /// Its main process runs and is ready.
     Running {
         /// Since when.
         since: Duration,
+        /// Its last sign of life.
+        alive: Duration,
     },
-    /// It was asked to end.
+    /// It was asked to end, or killed.
     Stopping {
         /// When it is killed.
         kill_at: Duration,
+        /// How often it was killed.
+        kills: u32,
+        /// What follows.
+        next: Next,
     },
     /// It has ended and is not started again.
-    Over,
+    Ended,
+    /// It was started too often.
+    Failed,
 }
 
 /// A service or container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
-    /// When it is started again.
-    pub restart: Restart,
+    /// What holds for it.
+    pub rules: Rules,
     /// Where it is.
     pub state: State,
     /// How often it was started.
@@ -99,20 +187,34 @@ pub struct Unit {
     pub last_exit: Option<Exit>,
     /// The next pause.
     pub pause: Duration,
+    /// When it was started lately, the oldest first.
+    recent: VecDeque<Duration>,
+    /// Why it is being ended, if not by order.
+    verdict: Option<Exit>,
 }
 
 impl Unit {
-    /// A unit that is to be started at once.
-    pub const fn new(restart: Restart, now: Duration) -> Self {
-        Self { restart, state: State::Waiting { until: now }, starts: 0, last_exit: None, pause: FIRST_PAUSE }
+    /// A unit that is to be started at once, or one that is off.
+    pub fn new(rules: Rules, enabled: bool, now: Duration) -> Self {
+        Self {
+            rules,
+            state: if enabled { State::Waiting { until: now } } else { State::Off },
+            starts: 0,
+            last_exit: None,
+            pause: FIRST_PAUSE,
+            recent: VecDeque::new(),
+            verdict: None,
+        }
     }
 
-    /// When the next [`Event::Tick`] is due.
-    pub const fn deadline(&self) -> Option<Duration> {
+    /// When the next [`Event::Tick`] is due. A start that nothing may follow yet has no time.
+    pub fn deadline(&self, may_start: bool) -> Option<Duration> {
         match self.state {
-            State::Waiting { until } => Some(until),
-            State::Stopping { kill_at } => Some(kill_at),
-            State::Running { .. } | State::Over => None,
+            State::Waiting { until } => may_start.then_some(until),
+            State::Starting { until, .. } => Some(until),
+            State::Running { alive, .. } => Some(alive.saturating_add(self.rules.watchdog?)),
+            State::Stopping { kill_at, .. } => Some(kill_at),
+            State::Off | State::Ended | State::Failed => None,
         }
     }
 
@@ -120,63 +222,220 @@ impl Unit {
     #[must_use]
     pub fn step(mut self, event: Event, now: Duration) -> (Self, Option<Action>) {
         let action = match (self.state, event) {
-            (State::Waiting { until }, Event::Tick) if now >= until => {
-                self.state = State::Running { since: now };
-                self.starts = self.starts.saturating_add(1);
-                Some(Action::Start)
+            (State::Waiting { until }, Event::Tick { may_start: true }) if now >= until => self.start(now),
+            (State::Starting { until, .. }, Event::Tick { .. }) if now >= until => {
+                self.verdict = Some(Exit::NotReady(self.rules.start_timeout));
+                self.stop(Next::Failure, now)
             }
-            (State::Waiting { .. }, Event::Stop) => {
-                self.state = State::Over;
+            (State::Starting { .. }, Event::Ready) => {
+                self.state = State::Running { since: now, alive: now };
                 None
             }
-            (State::Running { since }, Event::Ended(exit)) => {
-                let again = match self.restart {
-                    Restart::Always => true,
-                    Restart::OnFailure => !exit.is_success(),
-                    Restart::Never => false,
-                };
-                if now.saturating_sub(since) >= HEALTHY_AFTER {
-                    self.pause = FIRST_PAUSE;
+            (State::Running { alive, .. }, Event::Tick { .. })
+                if self.rules.watchdog.is_some_and(|limit| now >= alive.saturating_add(limit)) =>
+            {
+                self.give_up_on(now)
+            }
+            (State::Starting { .. } | State::Running { .. }, Event::Hangs) => self.give_up_on(now),
+            (State::Running { since, .. }, Event::Alive) => {
+                self.state = State::Running { since, alive: now };
+                None
+            }
+            (State::Starting { .. } | State::Running { .. }, Event::Ended(exit)) => self.ended(exit, now),
+            (State::Starting { .. } | State::Running { .. }, Event::Stop) => self.stop(Next::Off, now),
+            (State::Starting { .. } | State::Running { .. }, Event::Restart) => {
+                self.forget();
+                self.stop(Next::Start, now)
+            }
+            (State::Stopping { next, .. }, Event::Ended(exit)) => {
+                let exit = self.verdict.take().unwrap_or(exit);
+                match next {
+                    Next::Failure => self.fail(exit, now),
+                    Next::Off | Next::Start => {
+                        self.last_exit = Some(exit);
+                        self.state =
+                            if next == Next::Off { State::Off } else { State::Waiting { until: now } };
+                    }
                 }
-                self.state = if again {
-                    State::Waiting { until: now.saturating_add(self.pause) }
-                } else {
-                    State::Over
-                };
-                self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
-                self.last_exit = Some(exit);
-                // What it left behind must not run beside its successor.
                 Some(Action::Kill)
             }
-            (State::Running { .. }, Event::Stop) => {
-                self.state = State::Stopping { kill_at: now.saturating_add(STOP_TIMEOUT) };
-                Some(Action::Terminate)
-            }
-            (State::Stopping { .. }, Event::Ended(exit)) => {
-                self.state = State::Over;
-                self.last_exit = Some(exit);
+            (State::Stopping { kill_at, kills, next }, Event::Tick { .. }) if now >= kill_at => {
+                let kill_at = now.saturating_add(self.rules.stop_timeout);
+                self.state = State::Stopping { kill_at, kills: kills.saturating_add(1), next };
                 Some(Action::Kill)
             }
-            (State::Stopping { kill_at }, Event::Tick) if now >= kill_at => {
-                self.state = State::Stopping { kill_at: now.saturating_add(STOP_TIMEOUT) };
-                Some(Action::Kill)
+            (State::Stopping { kill_at, kills, .. }, Event::Stop) => {
+                self.state = State::Stopping { kill_at, kills, next: Next::Off };
+                None
+            }
+            (State::Stopping { kill_at, kills, .. }, Event::Start | Event::Restart) => {
+                self.forget();
+                self.state = State::Stopping { kill_at, kills, next: Next::Start };
+                None
+            }
+            (State::Off | State::Waiting { .. } | State::Ended | State::Failed, Event::Stop) => {
+                self.state = State::Off;
+                None
+            }
+            (
+                State::Off | State::Waiting { .. } | State::Ended | State::Failed,
+                Event::Start | Event::Restart,
+            ) => {
+                self.forget();
+                self.state = State::Waiting { until: now };
+                None
             }
             _ => None,
         };
         (self, action)
     }
 
-    /// Whether its main process runs.
-    pub const fn is_running(&self) -> bool {
-        matches!(self.state, State::Running { .. } | State::Stopping { .. })
+    /// Forgets the failures of the past: somebody has looked after it.
+    fn forget(&mut self) {
+        self.pause = FIRST_PAUSE;
+        self.recent.clear();
     }
 
-    /// Whether its first start is behind it: it has run for `moment`, or it has ended at least once.
+    fn start(&mut self, now: Duration) -> Option<Action> {
+        if let Some(limit) = self.rules.start_limit
+            && self.starts_within(Duration::from_secs(limit.interval.into()), now) >= limit.count as usize
+        {
+            self.state = State::Failed;
+            return None;
+        }
+        self.recent.push_back(now);
+        let kept = self.rules.start_limit.map_or(0, |limit| limit.count as usize).max(TOO_OFTEN);
+        while self.recent.len() > kept {
+            self.recent.pop_front();
+        }
+        self.starts = self.starts.saturating_add(1);
+        self.verdict = None;
+        self.state = if self.rules.waits {
+            State::Starting { since: now, until: now.saturating_add(self.rules.start_timeout) }
+        } else {
+            State::Running { since: now, alive: now }
+        };
+        Some(Action::Start)
+    }
+
+    fn stop(&mut self, next: Next, now: Duration) -> Option<Action> {
+        let kill_at = now.saturating_add(self.rules.stop_timeout);
+        self.state = State::Stopping { kill_at, kills: 0, next };
+        Some(Action::Terminate)
+    }
+
+    /// Nobody listens: it is killed at once.
+    fn give_up_on(&mut self, now: Duration) -> Option<Action> {
+        self.verdict = Some(Exit::Hung);
+        self.stop(Next::Failure, now);
+        Some(Action::Kill)
+    }
+
+    fn ended(&mut self, exit: Exit, now: Duration) -> Option<Action> {
+        let (was_ready, since) = match self.state {
+            State::Running { since, .. } => (true, since),
+            _ => (false, now),
+        };
+        if was_ready && now.saturating_sub(since) >= HEALTHY_AFTER {
+            self.pause = FIRST_PAUSE;
+        }
+        if was_ready && exit.is_success() && self.rules.restart != Restart::Always {
+            self.last_exit = Some(exit);
+            self.state = State::Ended;
+        } else {
+            self.fail(exit, now);
+        }
+        // What it left behind must not run beside its successor.
+        Some(Action::Kill)
+    }
+
+    /// It has ended though it should not have.
+    fn fail(&mut self, exit: Exit, now: Duration) {
+        self.state = match self.rules.restart {
+            Restart::Always | Restart::OnFailure => {
+                State::Waiting { until: now.saturating_add(self.pause) }
+            }
+            Restart::Never => State::Ended,
+        };
+        self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
+        self.last_exit = Some(exit);
+    }
+
+    fn starts_within(&self, interval: Duration, now: Duration) -> usize {
+        self.recent.iter().filter(|start| now.saturating_sub(**start) < interval).count()
+    }
+
+    /// Whether its main process runs.
+    pub const fn is_running(&self) -> bool {
+        matches!(self.state, State::Starting { .. } | State::Running { .. } | State::Stopping { .. })
+    }
+
+    /// Whether its main process runs and nobody has asked it to end.
+    pub const fn is_up(&self) -> bool {
+        matches!(self.state, State::Starting { .. } | State::Running { .. })
+    }
+
+    /// Whether what depends on it may start: it is ready, or it has done what it had to do.
+    pub fn is_ready(&self) -> bool {
+        match self.state {
+            State::Running { .. } => true,
+            State::Ended => self.last_exit.as_ref().is_some_and(Exit::is_success),
+            _ => false,
+        }
+    }
+
+    /// Whether it will not be started by itself.
+    pub const fn is_over(&self) -> bool {
+        matches!(self.state, State::Off | State::Ended | State::Failed)
+    }
+
+    /// Whether its first start is behind it: it is ready for `moment`, or it has ended at least once.
     pub fn has_settled(&self, now: Duration, moment: Duration) -> bool {
         match self.state {
-            State::Running { since } => self.last_exit.is_some() || now.saturating_sub(since) >= moment,
-            State::Waiting { .. } => self.last_exit.is_some(),
-            State::Stopping { .. } | State::Over => true,
+            State::Running { since, .. } => self.last_exit.is_some() || now.saturating_sub(since) >= moment,
+            State::Waiting { .. } | State::Starting { .. } => self.last_exit.is_some(),
+            State::Stopping { .. } | State::Off | State::Ended | State::Failed => true,
+        }
+    }
+
+    /// Where it is, for reports.
+    pub const fn phase(&self) -> ServicePhase {
+        match self.state {
+            State::Off => ServicePhase::Off,
+            State::Waiting { .. } => ServicePhase::Waiting,
+            State::Starting { .. } => ServicePhase::Starting,
+            State::Running { .. } => ServicePhase::Running,
+            State::Stopping { .. } => ServicePhase::Stopping,
+            State::Ended => ServicePhase::Ended,
+            State::Failed => ServicePhase::Failed,
+        }
+    }
+
+    /// What is wrong with it, for people; none if nothing is.
+    pub fn problem(&self, now: Duration) -> Option<String> {
+        let failure = self.last_exit.as_ref().filter(|exit| !exit.is_success());
+        let recent = self.starts_within(REMEMBERED, now);
+        match self.state {
+            State::Failed => {
+                let last = self.last_exit.as_ref().map(|exit| format!(", the last time: {exit}"));
+                Some(format!("given up after {} starts{}", self.starts, last.unwrap_or_default()))
+            }
+            State::Ended => failure.map(|exit| format!("failed: {exit}")),
+            State::Waiting { .. } if recent > 0 => {
+                self.last_exit.as_ref().map(|exit| format!("{exit} after start {}", self.starts))
+            }
+            State::Starting { .. } if recent > 1 => {
+                failure.map(|exit| format!("not ready at start {}; before: {exit}", self.starts))
+            }
+            State::Running { .. } if recent >= TOO_OFTEN => Some(format!(
+                "started {recent} times and more within {} minutes{}",
+                REMEMBERED.as_secs() / 60,
+                self.last_exit.as_ref().map(|exit| format!("; the last end: {exit}")).unwrap_or_default()
+            )),
+            State::Stopping { kills, .. } if kills >= RESISTS => {
+                Some("it does not end though it was killed: the kernel holds it".into())
+            }
+            _ => None,
         }
     }
 }
@@ -190,10 +449,20 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn started(restart: Restart) -> Unit {
-        let (unit, action) = Unit::new(restart, at(0)).step(Event::Tick, at(0));
+    const TICK: Event = Event::Tick { may_start: true };
+
+    fn rules(restart: Restart) -> Rules {
+        Rules::new(restart, &Supervision::default())
+    }
+
+    fn started_with(rules: Rules) -> Unit {
+        let (unit, action) = Unit::new(rules, true, at(0)).step(TICK, at(0));
         assert_eq!(action, Some(Action::Start));
         unit
+    }
+
+    fn started(restart: Restart) -> Unit {
+        started_with(rules(restart))
     }
 
     fn ended(unit: Unit, exit: Exit, now: Duration) -> Unit {
@@ -209,18 +478,23 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             unit = ended(unit, Exit::Status(1), now);
-            let next = unit.deadline().unwrap();
+            let next = unit.deadline(true).unwrap();
+            assert_eq!(unit.deadline(false), None);
             pauses.push(next.saturating_sub(now).as_secs());
-            let (same, action) = unit.step(Event::Tick, next.saturating_sub(Duration::from_nanos(1)));
+            let (same, action) = unit.step(TICK, next.saturating_sub(Duration::from_nanos(1)));
             assert_eq!(action, None, "too early");
-            let (again, action) = same.step(Event::Tick, next);
+            let (same, action) = same.step(Event::Tick { may_start: false }, next);
+            assert_eq!(action, None, "something is missing");
+            let (again, action) = same.step(TICK, next);
             assert_eq!(action, Some(Action::Start));
             (unit, now) = (again, next);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(unit.starts, 9);
+        assert!(unit.problem(now).unwrap().contains("started 3 times and more"), "{:?}", unit.problem(now));
+        assert_eq!(unit.problem(now + REMEMBERED), None);
         let unit = ended(unit, Exit::Signal(11), now + at(60));
-        assert_eq!(unit.deadline(), Some(now + at(61)));
+        assert_eq!(unit.deadline(true), Some(now + at(61)));
     }
 
     #[test]
@@ -234,6 +508,8 @@ mod tests {
         ] {
             let unit = ended(started(restart), exit.clone(), at(1));
             assert_eq!(matches!(unit.state, State::Waiting { .. }), again, "{restart:?} {exit}");
+            assert_eq!(unit.is_ready(), !again && exit.is_success());
+            assert_eq!(unit.problem(at(1)).is_some(), again || !exit.is_success(), "{restart:?} {exit}");
             assert_eq!(unit.last_exit, Some(exit));
         }
     }
@@ -242,19 +518,87 @@ mod tests {
     fn stopping_asks_first_and_kills_then() {
         let (unit, action) = started(Restart::Always).step(Event::Stop, at(5));
         assert_eq!(action, Some(Action::Terminate));
-        assert_eq!(unit.clone().step(Event::Tick, at(14)).1, None);
-        let (killed, action) = unit.clone().step(Event::Tick, at(15));
+        assert_eq!(unit.clone().step(TICK, at(14)).1, None);
+        let (killed, action) = unit.clone().step(TICK, at(15));
         assert_eq!(action, Some(Action::Kill));
-        assert_eq!(killed.deadline(), Some(at(25)), "it is tried again");
+        assert_eq!(killed.deadline(true), Some(at(25)), "it is tried again");
+        let (killed, action) = killed.step(TICK, at(25));
+        assert_eq!(action, Some(Action::Kill));
+        assert!(killed.problem(at(25)).unwrap().contains("the kernel holds it"));
         let unit = ended(unit, Exit::Signal(15), at(6));
-        assert_eq!(unit.state, State::Over);
-        assert_eq!(unit.step(Event::Tick, at(100)).1, None);
+        assert_eq!(unit.state, State::Off);
+        assert_eq!(unit.step(TICK, at(100)).1, None);
+    }
+
+    #[test]
+    fn what_is_not_ready_in_time_has_failed() {
+        let supervision = Supervision {
+            ready: ashlar_image::manifest::Readiness::Notify,
+            start_timeout: 5,
+            watchdog: Some(3),
+            ..Default::default()
+        };
+        let unit = started_with(Rules::new(Restart::Always, &supervision));
+        assert!(matches!(unit.state, State::Starting { .. }) && !unit.is_ready());
+        let (late, action) = unit.clone().step(TICK, at(5));
+        assert_eq!(action, Some(Action::Terminate));
+        let late = ended(late, Exit::Signal(15), at(6));
+        assert_eq!(late.last_exit, Some(Exit::NotReady(at(5))));
+        assert_eq!(late.state, State::Waiting { until: at(7) });
+        // It also fails when it ends well before it is ready.
+        let early = ended(unit.clone(), Exit::Status(0), at(1));
+        assert_eq!(early.state, State::Waiting { until: at(2) });
+
+        let (ready, _) = unit.step(Event::Ready, at(4));
+        assert!(ready.is_ready());
+        assert_eq!(ready.deadline(true), Some(at(7)));
+        let (alive, _) = ready.step(Event::Alive, at(6));
+        assert_eq!(alive.clone().step(TICK, at(8)).1, None);
+        let (hung, action) = alive.clone().step(TICK, at(9));
+        assert_eq!(action, Some(Action::Kill));
+        assert_eq!(ended(hung, Exit::Signal(9), at(9)).last_exit, Some(Exit::Hung));
+        assert_eq!(alive.step(Event::Hangs, at(7)).1, Some(Action::Kill));
+    }
+
+    #[test]
+    fn what_starts_too_often_is_given_up_until_somebody_starts_it() {
+        let supervision =
+            Supervision { start_limit: Some(StartLimit { count: 3, interval: 60 }), ..Default::default() };
+        let mut unit = Unit::new(Rules::new(Restart::Always, &supervision), true, at(0));
+        let mut now = at(0);
+        for _ in 0..3 {
+            let (next, action) = unit.step(TICK, now);
+            assert_eq!(action, Some(Action::Start));
+            unit = ended(next, Exit::Status(1), now);
+            now = unit.deadline(true).unwrap();
+        }
+        let (unit, action) = unit.step(TICK, now);
+        assert_eq!((action, unit.state), (None, State::Failed));
+        assert_eq!(unit.problem(now).unwrap(), "given up after 3 starts, the last time: exit status 1");
+        let (unit, _) = unit.step(Event::Start, now);
+        assert_eq!(unit.step(TICK, now).1, Some(Action::Start));
+    }
+
+    #[test]
+    fn a_restart_is_a_stop_and_a_start() {
+        let (unit, action) = started(Restart::Never).step(Event::Restart, at(5));
+        assert_eq!(action, Some(Action::Terminate));
+        let unit = ended(unit, Exit::Signal(15), at(6));
+        assert_eq!(unit.state, State::Waiting { until: at(6) });
+        let (unit, _) = unit.step(TICK, at(6));
+        // A stop wins over a restart that is under way, and a start over a stop.
+        let (unit, _) = unit.step(Event::Restart, at(7));
+        let (unit, _) = unit.step(Event::Stop, at(7));
+        assert_eq!(ended(unit.clone(), Exit::Signal(15), at(8)).state, State::Off);
+        let (unit, _) = unit.step(Event::Start, at(7));
+        assert_eq!(ended(unit, Exit::Signal(15), at(8)).state, State::Waiting { until: at(8) });
     }
 
     #[test]
     fn settled_is_up_for_a_moment_or_seen_to_fail() {
         let moment = at(2);
-        assert!(!Unit::new(Restart::Always, at(0)).has_settled(at(9), moment));
+        assert!(!Unit::new(rules(Restart::Always), true, at(0)).has_settled(at(9), moment));
+        assert!(Unit::new(rules(Restart::Always), false, at(0)).has_settled(at(0), moment));
         let unit = started(Restart::Always);
         assert!(!unit.has_settled(at(1), moment));
         assert!(unit.has_settled(at(2), moment));
@@ -262,30 +606,52 @@ mod tests {
     }
 
     proptest! {
-        /// Starts and ends alternate, and after a stop nothing is started.
+        /// Starts and ends alternate, whatever happens; after a stop nothing is started until somebody asks for it;
+        /// what runs and must end always has a time at which it is killed.
         #[test]
-        fn any_history(events in proptest::collection::vec((0u8..4, 0u64..70), 1..80)) {
-            let mut unit = Unit::new(Restart::Always, at(0));
-            let (mut now, mut alive, mut stopped) = (at(0), false, false);
+        fn any_history(
+            limited in any::<bool>(),
+            waits in any::<bool>(),
+            events in proptest::collection::vec((0u8..10, 0u64..70), 1..120),
+        ) {
+            let supervision = Supervision {
+                ready: if waits { ashlar_image::manifest::Readiness::Notify } else { Default::default() },
+                start_limit: limited.then_some(StartLimit { count: 2, interval: 100 }),
+                watchdog: Some(30),
+                ..Default::default()
+            };
+            let mut unit = Unit::new(Rules::new(Restart::Always, &supervision), true, at(0));
+            let (mut now, mut alive, mut wanted) = (at(0), false, true);
             for (what, passed) in events {
                 now += at(passed);
                 let event = match what {
-                    0 if alive => Event::Ended(Exit::Status(1)),
-                    1 => Event::Stop,
-                    _ => Event::Tick,
+                    0 | 1 if alive => Event::Ended(Exit::Status(i32::from(what))),
+                    2 => Event::Stop,
+                    3 => Event::Start,
+                    4 => Event::Restart,
+                    5 => Event::Ready,
+                    6 => Event::Alive,
+                    7 => Event::Hangs,
+                    8 => Event::Tick { may_start: false },
+                    _ => TICK,
                 };
-                if matches!(event, Event::Ended(_)) {
-                    alive = false;
+                match event {
+                    Event::Ended(_) => alive = false,
+                    Event::Stop => wanted = false,
+                    Event::Start | Event::Restart => wanted = true,
+                    _ => {}
                 }
-                stopped |= event == Event::Stop;
+                let blocked = event == Event::Tick { may_start: false };
                 let (next, action) = unit.step(event, now);
                 unit = next;
                 if action == Some(Action::Start) {
-                    prop_assert!(!alive && !stopped);
+                    prop_assert!(!alive && wanted && !blocked);
                     alive = true;
                 }
                 prop_assert_eq!(unit.is_running(), alive);
-                prop_assert!(!stopped || alive || unit.state == State::Over);
+                prop_assert!(wanted || alive || unit.state == State::Off);
+                prop_assert!(!alive || unit.is_up() || unit.deadline(false).is_some());
+                prop_assert!(unit.recent.len() <= TOO_OFTEN);
             }
         }
     }
