@@ -331,6 +331,19 @@ make_partition_table() {
 }
 make_init_disk() { make_partition_table; }
 
+make_kernel_log() {
+    printf '7,160,424069,-;pci_root PNP0A03:00: host bridge window [io 0x0000-0x0cf7] (ignored)\n SUBSYSTEM=acpi\n DEVICE=+acpi:PNP0A03:00\n' | seed record
+    printf '30,5,1,c,caller=T1;ashlar: started service \\x41\\xc3\\xa4\n' | seed own
+    printf '<3>an error\r\n<7>of little importance\nno end' | seed lines
+    printf 0000000000000042.jsonl | seed name
+}
+
+make_notify_message() {
+    printf 'READY=1\nSTATUS=all well\nMAINPID=7' | seed ready
+    printf WATCHDOG=1 | seed alive
+    printf 'WATCHDOG=trigger\n' | seed hangs
+}
+
 make_init_network() {
     printf 'add@/devices/pci0000:00/virtio0/block/vda\0ACTION=add\0DEVPATH=/devices/pci0000:00/virtio0/block/vda\0SUBSYSTEM=block\0MAJOR=253\0MINOR=0\0DEVNAME=vda\0SEQNUM=900\0' \
         | seed uevent

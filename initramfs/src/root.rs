@@ -10,7 +10,7 @@ use crate::network::Network;
 use crate::oci::bundle;
 use crate::supervision::Supervisor;
 use crate::uevent::Uevents;
-use crate::{cgroup, console, journal, modules, sysctl};
+use crate::{cgroup, console, modules, sysctl};
 use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use machine::Machine;
 use rustix::system::RebootCommand;
@@ -40,9 +40,7 @@ pub fn run() -> Result<Infallible, Error> {
     }
     mounts::link_standard_files()?;
     mounts::populate_var()?;
-    for folder in [journal::lines::FOLDER, bundle::FOLDER] {
-        mounts::make_dir(Path::new(folder), 0o755)?;
-    }
+    mounts::make_dir(Path::new(bundle::FOLDER), 0o755)?;
     cgroup::set_up()?;
     let uevents = Uevents::open().map_err(Error::io("listen for", "device events"))?;
     modules::load_all()?;

@@ -1,6 +1,7 @@
 //! The system calls that rustix has no safe function for. All `unsafe` code of this crate is here.
 #![allow(unsafe_code)]
 
+use crate::supervision::confine::Confinement;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -86,15 +87,17 @@ pub fn send_packet(socket: &OwnedFd, interface: u32, to: [u8; 6], packet: &[u8])
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Makes `command` start in a session of its own and in the control group whose `cgroup.procs` is given.
-pub fn start_in_group(command: &mut Command, procs: File) {
+/// Makes `command` start in a session of its own, in the control group whose `cgroup.procs` is given, and as
+/// `confinement` says.
+pub fn start_confined(command: &mut Command, procs: File, confinement: Confinement) {
     let enter = move || {
         rustix::process::setsid()?;
         // "0" is whoever writes.
         rustix::io::write(&procs, b"0")?;
-        Ok(())
+        confinement.enter()
     };
-    // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and takes no lock
+    // ([`Confinement::enter`]).
     unsafe { command.pre_exec(enter) };
 }
 

@@ -38,6 +38,7 @@ const PACKAGES: &[&str] = &[
     "qemu-system-x86",
     "qemu-utils",
     "sbsigntool",
+    "seccomp",
     "skopeo",
     "softhsm2",
     "squashfs-tools",

@@ -162,7 +162,9 @@ mod tests {
 
     #[test]
     fn records_of_the_kernels_documentation() {
-        let record = parse(b"7,160,424069,-;pci_root PNP0A03:00: host bridge\n SUBSYSTEM=acpi\n DEVICE=+acpi\n").unwrap();
+        let record =
+            parse(b"7,160,424069,-;pci_root PNP0A03:00: host bridge\n SUBSYSTEM=acpi\n DEVICE=+acpi\n")
+                .unwrap();
         assert_eq!((record.priority, record.facility, record.sequence, record.time), (7, 0, 160, 424_069));
         assert_eq!(record.unit(), ("kernel", "pci_root PNP0A03:00: host bridge"));
         let own = parse(b"30,5,1,c,caller=T1;ashlar: started service x; more\n").unwrap();
@@ -179,7 +181,8 @@ mod tests {
     #[test]
     fn gaps_are_counted() {
         let mut sequence = Sequence::default();
-        let lost: Vec<u64> = [7, 8, 12, 13, 5].into_iter().map(|number| sequence.lost_before(number)).collect();
+        let lost: Vec<u64> =
+            [7, 8, 12, 13, 5].into_iter().map(|number| sequence.lost_before(number)).collect();
         assert_eq!(lost, [0, 0, 3, 0, 0]);
     }
 
@@ -212,7 +215,8 @@ mod tests {
         }
         // Either may have lost or gained some; the messages that both have are the same.
         let plain = |text: &&str| text.is_ascii() && !text.contains('\\');
-        let known: std::collections::BTreeSet<&str> = ours.iter().map(|record| record.message.as_str()).collect();
+        let known: std::collections::BTreeSet<&str> =
+            ours.iter().map(|record| record.message.as_str()).collect();
         let common = theirs.iter().filter(|line| plain(line) && known.contains(**line)).count();
         assert!(common * 10 >= theirs.len() * 9, "{common} of {}", theirs.len());
     }

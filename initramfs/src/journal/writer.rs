@@ -124,7 +124,9 @@ fn write_all(shared: &Shared, mut store: Store, told: &dyn Fn(u64) -> Vec<u8>) {
         let mut result = Ok(());
         if !lines.is_empty() || lost > 0 {
             let mut text = if lost > 0 { told(lost) } else { Vec::new() };
-            lines.iter().for_each(|line| text.extend_from_slice(&line.text));
+            for line in &lines {
+                text.extend_from_slice(&line.text);
+            }
             result = store.write(&text);
             let mut state = shared.lock();
             if result.is_ok() {
@@ -148,10 +150,10 @@ fn write_all(shared: &Shared, mut store: Store, told: &dyn Fn(u64) -> Vec<u8>) {
         let mut state = shared.lock();
         state.failure = result.err().map(|error| error.to_string());
         if closing && (state.queue.is_empty() || failed) {
-            state.closed = true;
             drop(state);
-            // The file is closed before anybody hears of it: its file system may be unmounted now.
+            // The file is closed before anybody hears of it: its file system may be unmounted then.
             drop(store);
+            shared.lock().closed = true;
             shared.done.notify_all();
             return;
         }

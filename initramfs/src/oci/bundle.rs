@@ -212,12 +212,21 @@ mod tests {
             notify: Some(Path::new("/run/ashlar/notify/a")),
         };
         let config = config("a", &bare, &extras);
-        assert_eq!(config["process"]["env"].as_array().unwrap()[1..], ["A=1", "B=3", "NOTIFY_SOCKET=/run/ashlar-notify"]);
-        assert_eq!(config["process"]["rlimits"][0], json!({ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 }));
+        assert_eq!(
+            config["process"]["env"].as_array().unwrap()[1..],
+            ["A=1", "B=3", "NOTIFY_SOCKET=/run/ashlar-notify"]
+        );
+        assert_eq!(
+            config["process"]["rlimits"][0],
+            json!({ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 })
+        );
         assert_eq!(config["process"]["rlimits"][1], json!({ "type": "RLIMIT_CORE", "soft": 0, "hard": 0 }));
         let mounts = config["mounts"].as_array().unwrap();
         assert_eq!(mounts.last().unwrap()["source"], "/run/ashlar/notify/a");
-        assert!(mounts.iter().position(|m| m["destination"] == "/run") < mounts.iter().position(|m| m["destination"] == NOTIFY));
+        assert!(
+            mounts.iter().position(|m| m["destination"] == "/run")
+                < mounts.iter().position(|m| m["destination"] == NOTIFY)
+        );
     }
 
     #[test]

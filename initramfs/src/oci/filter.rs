@@ -91,7 +91,9 @@ mod tests {
         for name in ["read", "execve", "futex", "openat", "wait4"] {
             assert_eq!(answer(&[], name, 0), Ok(()), "{name}");
         }
-        for name in ["mount", "bpf", "ptrace", "reboot", "init_module", "io_uring_setup", "setns", "kexec_load"] {
+        for name in
+            ["mount", "bpf", "ptrace", "reboot", "init_module", "io_uring_setup", "setns", "kexec_load"]
+        {
             assert_eq!(answer(&[], name, 0), eperm, "{name}");
         }
         assert_eq!(answer(&[], "clone3", 0), enosys);

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// How long the report waits for addresses.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
+/// How much of the log is kept until it is on a disk, in bytes.
+const LOG_MEMORY: usize = 4 << 20;
 /// How often readiness is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long services and containers may take to stop, all together.
@@ -60,6 +62,7 @@ enum Source {
     Links,
     Packets(u32),
     Button(usize),
+    Kernel,
     Unit(supervision::Token),
 }
 
@@ -99,7 +102,7 @@ impl Machine {
             uevents,
             signals,
             supervisor,
-            journal: Journal::default(),
+            journal: Journal::new(LOG_MEMORY),
             buttons: input::power_buttons(&[]),
             started: now(),
             ready: false,
@@ -138,6 +141,7 @@ impl Machine {
         sources.extend(self.network.sockets().map(|(index, socket)| (Source::Packets(index), socket)));
         sources
             .extend(self.buttons.iter().enumerate().map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
+        sources.extend(self.journal.source().map(|log| (Source::Kernel, log)));
         sources
             .extend(self.supervisor.sources().map(|(token, descriptor)| (Source::Unit(token), descriptor)));
         let mut polled: Vec<PollFd<'_>> = sources
@@ -198,6 +202,7 @@ impl Machine {
                 }
                 _ => {}
             },
+            Source::Kernel => self.journal.read_kernel(now),
             Source::Unit(token) => self.supervisor.handle(token, now, &mut self.journal),
         }
     }
@@ -235,7 +240,7 @@ impl Machine {
             pcrs: self.measurer.pcrs()?,
             firmware_log: report::firmware_log(),
             init_log: self.measurer.log().to_vec(),
-            services: self.supervisor.states(),
+            services: self.supervisor.states(now),
             addresses: self.network.addresses(),
             uptime_seconds: now.as_secs_f64(),
         };

@@ -1,6 +1,6 @@
 //! In which order units start and stop: what each waits for, as a pure state machine over all of them.
 
-use super::unit::{Action, Event, Exit, Rules, Unit};
+use super::unit::{Action, Event, Rules, Unit};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -170,10 +170,10 @@ impl Plan {
             let for_good = self.ending || !node.wanted;
             let event = if for_good { Event::Stop } else { Event::Restart };
             node.bounce = false;
-            if node.unit.is_up() || (for_good && !node.unit.is_over()) {
-                if let Some(action) = self.event(index, event, now) {
-                    return Some((index, action));
-                }
+            if (node.unit.is_up() || (for_good && !node.unit.is_over()))
+                && let Some(action) = self.event(index, event, now)
+            {
+                return Some((index, action));
             }
         }
         // What may start: the first first.
@@ -203,7 +203,8 @@ impl Plan {
         let mut down = vec![self.ending; self.nodes.len()];
         for index in &self.order {
             if let Some(node) = self.nodes.get(*index) {
-                let without = node.requires.iter().any(|needed| down.get(*needed).copied().unwrap_or_default());
+                let without =
+                    node.requires.iter().any(|needed| down.get(*needed).copied().unwrap_or_default());
                 if let Some(down) = down.get_mut(*index) {
                     *down |= !node.wanted || node.bounce || without;
                 }
@@ -256,24 +257,32 @@ impl Plan {
         settled.into_iter().all(|settled| settled)
     }
 
-    /// What is wrong with a unit, for people; none if nothing is.
-    pub fn problem(&self, index: usize, now: Duration) -> Option<String> {
-        let unit = self.unit(index)?;
-        unit.problem(now).or_else(|| {
-            if unit.is_running() || unit.is_over() {
-                return None;
+    /// What is wrong with each unit, for people; none if nothing is.
+    pub fn problems(&self, now: Duration) -> Vec<Option<String>> {
+        let mut problems: Vec<Option<String>> = vec![None; self.nodes.len()];
+        for index in &self.order {
+            let found = self.unit(*index).and_then(|unit| {
+                unit.problem(now).or_else(|| {
+                    if unit.is_running() || unit.is_over() {
+                        return None;
+                    }
+                    // What is on its way is no problem.
+                    let names: Vec<&str> = self
+                        .missing(*index)
+                        .filter(|needed| {
+                            self.unit(*needed).is_some_and(Unit::is_over)
+                                || problems.get(*needed).is_some_and(Option::is_some)
+                        })
+                        .filter_map(|needed| self.nodes.get(needed).map(|node| node.name.as_str()))
+                        .collect();
+                    (!names.is_empty()).then(|| format!("waits for {}", names.join(", ")))
+                })
+            });
+            if let Some(problem) = problems.get_mut(*index) {
+                *problem = found;
             }
-            // What is on its way is no problem.
-            let stuck = |needed: &usize| {
-                self.unit(*needed).is_some_and(|unit| unit.is_over()) || self.problem(*needed, now).is_some()
-            };
-            let names: Vec<&str> = self
-                .missing(index)
-                .filter(stuck)
-                .filter_map(|needed| self.nodes.get(needed).map(|node| node.name.as_str()))
-                .collect();
-            (!names.is_empty()).then(|| format!("waits for {}", names.join(", ")))
-        })
+        }
+        problems
     }
 }
 
@@ -308,11 +317,10 @@ fn order(nodes: &mut [Node], faults: &mut Vec<String>) -> Vec<usize> {
     order
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervision::unit::State;
+    use crate::supervision::unit::{Exit, State};
     use ashlar_image::manifest::{Readiness, Restart, Supervision};
     use ashlar_image::report::ServicePhase;
     use proptest::prelude::*;
@@ -339,12 +347,14 @@ mod tests {
     }
 
     /// All that is to be done now, by name.
-    fn run(plan: &mut Plan, now: Duration) -> Vec<(String, Action)> {
-        std::iter::from_fn(|| plan.next(now)).map(|(index, action)| (plan_name(plan, index), action)).collect()
+    fn run(plan: &mut Plan, now: Duration) -> Vec<(&'static str, Action)> {
+        std::iter::from_fn(|| plan.next(now))
+            .map(|(index, action)| (["db", "web", "log"][index], action))
+            .collect()
     }
 
-    fn plan_name(_: &Plan, index: usize) -> String {
-        ["db", "web", "log"].get(index).map_or_else(|| index.to_string(), |name| (*name).to_owned())
+    fn problem(plan: &Plan, index: usize, now: Duration) -> Option<String> {
+        plan.problems(now).swap_remove(index)
     }
 
     fn three() -> Plan {
@@ -358,22 +368,21 @@ mod tests {
     #[test]
     fn units_start_behind_what_they_wait_for_and_stop_before_it() {
         let mut plan = three();
-        let pairs = |found: Vec<(String, Action)>| found;
-        assert_eq!(pairs(run(&mut plan, at(0))), [("db".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(0)), [("db", Action::Start)]);
         assert_eq!(plan.deadline(), Some(at(60)), "only the time in which it must be ready");
         assert!(!plan.has_settled(at(9)));
         assert_eq!(plan.event(0, Event::Ready, at(3)), None);
-        assert_eq!(run(&mut plan, at(3)), [("web".into(), Action::Start), ("log".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(3)), [("web", Action::Start), ("log", Action::Start)]);
         assert!(!plan.has_settled(at(4)) && plan.has_settled(at(5)));
 
         plan.stop_all();
-        assert_eq!(run(&mut plan, at(10)), [("log".into(), Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(10)), [("log", Action::Terminate)]);
         plan.event(2, Event::Ended(Exit::Status(0)), at(11));
-        assert_eq!(run(&mut plan, at(11)), [("web".into(), Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(11)), [("web", Action::Terminate)]);
         plan.event(1, Event::Ended(Exit::Status(0)), at(12));
         assert!(!plan.is_over());
-        assert_eq!(run(&mut plan, at(12)), [("db".into(), Action::Terminate)]);
-        assert_eq!(run(&mut plan, at(22)), [("db".into(), Action::Kill)]);
+        assert_eq!(run(&mut plan, at(12)), [("db", Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(22)), [("db", Action::Kill)]);
         plan.event(0, Event::Ended(Exit::Signal(9)), at(22));
         assert!(run(&mut plan, at(23)).is_empty() && plan.is_over());
         plan.start(0, at(30));
@@ -387,29 +396,33 @@ mod tests {
         plan.event(0, Event::Ready, at(1));
         run(&mut plan, at(1));
         plan.stop(0);
-        assert_eq!(run(&mut plan, at(10)), [("web".into(), Action::Terminate)], "log only came after it");
+        assert_eq!(run(&mut plan, at(10)), [("web", Action::Terminate)], "log only came after it");
         plan.event(1, Event::Ended(Exit::Signal(15)), at(11));
-        assert_eq!(run(&mut plan, at(11)), [("db".into(), Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(11)), [("db", Action::Terminate)]);
         plan.event(0, Event::Ended(Exit::Signal(15)), at(12));
         assert!(run(&mut plan, at(100)).is_empty());
         assert_eq!(plan.unit(0).unwrap().state, State::Off);
-        assert_eq!(plan.problem(0, at(100)), None, "somebody wants it so");
-        assert!(plan.problem(1, at(700)).unwrap().contains("waits for db"), "{:?}", plan.problem(1, at(700)));
+        assert_eq!(problem(&plan, 0, at(100)), None, "somebody wants it so");
+        assert!(
+            problem(&plan, 1, at(700)).unwrap().contains("waits for db"),
+            "{:?}",
+            problem(&plan, 1, at(700))
+        );
         assert!(!plan.is_over());
 
         plan.start(0, at(800));
-        assert_eq!(run(&mut plan, at(800)), [("db".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(800)), [("db", Action::Start)]);
         plan.event(0, Event::Ready, at(801));
-        assert_eq!(run(&mut plan, at(801)), [("web".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(801)), [("web", Action::Start)]);
 
         plan.restart(0, at(900));
-        assert_eq!(run(&mut plan, at(900)), [("web".into(), Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(900)), [("web", Action::Terminate)]);
         plan.event(1, Event::Ended(Exit::Signal(15)), at(901));
-        assert_eq!(run(&mut plan, at(901)), [("db".into(), Action::Terminate)]);
+        assert_eq!(run(&mut plan, at(901)), [("db", Action::Terminate)]);
         plan.event(0, Event::Ended(Exit::Signal(15)), at(902));
-        assert_eq!(run(&mut plan, at(902)), [("db".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(902)), [("db", Action::Start)]);
         plan.event(0, Event::Ready, at(903));
-        assert_eq!(run(&mut plan, at(903)), [("web".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(903)), [("web", Action::Start)]);
     }
 
     #[test]
@@ -419,11 +432,11 @@ mod tests {
         // It ends before it was ready: `web` needs it and waits on, `log` has only come after `web`.
         plan.event(0, Event::Ended(Exit::Status(1)), at(1));
         assert!(run(&mut plan, at(1)).is_empty());
-        assert!(plan.problem(0, at(1)).unwrap().contains("exit status 1"));
-        assert_eq!(plan.problem(1, at(1)).unwrap(), "waits for db");
-        assert_eq!(plan.problem(2, at(1)).unwrap(), "waits for web");
+        assert!(problem(&plan, 0, at(1)).unwrap().contains("exit status 1"));
+        assert_eq!(problem(&plan, 1, at(1)).unwrap(), "waits for db");
+        assert_eq!(problem(&plan, 2, at(1)).unwrap(), "waits for web");
         assert!(plan.has_settled(at(1)), "it will not become better by itself");
-        assert_eq!(run(&mut plan, at(2)), [("db".into(), Action::Start)]);
+        assert_eq!(run(&mut plan, at(2)), [("db", Action::Start)]);
         plan.event(0, Event::Ready, at(3));
         assert_eq!(run(&mut plan, at(3)).len(), 2);
         plan.event(0, Event::Ended(Exit::Signal(11)), at(4));

@@ -1,80 +1,83 @@
-//! Services and containers as processes: start, output, end.
+//! A service or container as a process: start, output, signs of life, end.
 
+use super::command::{self, Launch, Overrides};
+use super::notify::{Message, Notify};
+use super::unit::Exit;
+use super::{command::Kind, probe};
 use crate::error::Error;
 use crate::journal::Journal;
-use crate::journal::lines::Lines;
-use crate::oci::bundle;
-use crate::supervision::unit::{Exit, State, Unit};
-use crate::{cgroup, console, mounts, sys};
-use ashlar_image::manifest::{Container, Manifest, Service};
-use ashlar_image::report::ServiceState;
+use crate::journal::lines::{Lines, priority};
+use crate::journal::rate::Limiter;
+use crate::{cgroup, console, sys};
+use ashlar_image::manifest::Readiness;
+use ashlar_image::report::Usage;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use signal_hook::consts::SIGTERM;
 use std::fs;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The OCI runtime in the root.
-pub const RUNTIME: &str = "/usr/bin/crun";
-/// Where it keeps its state.
-const RUNTIME_STATE: &str = "/run/crun";
 /// What is read from a pipe at once, in bytes.
 const READ_SIZE: usize = 16 << 10;
-/// Environment of services unless the manifest says otherwise.
-const PATH: &str = "/usr/sbin:/usr/bin";
+/// So often is read what something that has ended left in its pipe: the pipe holds 64 KiB.
+const LAST_READS: usize = 8;
+/// How often is looked whether something is ready that does not say so itself.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(200);
+/// A lack of memory is a problem for so long.
+const OOM_REMEMBERED: Duration = Duration::from_secs(3600);
+/// Priority of what init says in a unit's log: warning.
+const WARNING: u8 = 4;
 
-/// What runs.
-#[derive(Debug, Clone)]
-pub enum Kind {
-    /// A program of the root.
-    Service(Service),
-    /// A container of the image.
-    Container(Box<Container>),
-}
-
-/// A service or container with its state, process and output.
+/// A service or container with its process and output.
 #[derive(Debug)]
-pub struct Supervised {
+pub struct Process {
     /// Its name.
     pub name: String,
     /// What runs.
     pub kind: Kind,
-    /// Its state.
-    pub unit: Unit,
+    /// What the machine configuration changes.
+    pub overrides: Overrides,
+    /// Whether the machine configuration lets it run.
+    pub allowed: bool,
     /// Its main process, or the runtime of the container.
     pub pid: Option<Pid>,
+    /// When is looked whether it is ready.
+    pub probe_at: Option<Duration>,
     output: Option<PipeReader>,
     lines: Lines,
+    limiter: Limiter,
     last_line: String,
+    notify: Option<Notify>,
+    status: Option<String>,
+    strangers_told: bool,
+    oom_kills: u64,
+    oom_at: Option<Duration>,
 }
 
-/// All that the manifest names, services first.
-pub fn from_manifest(manifest: &Manifest, now: Duration) -> Vec<Supervised> {
-    let services = manifest
-        .services
-        .iter()
-        .map(|(name, service)| (name, Unit::new(service.restart, now), Kind::Service(service.clone())));
-    let containers = manifest.containers.iter().map(|(name, container)| {
-        (name, Unit::new(container.restart, now), Kind::Container(Box::new(container.clone())))
-    });
-    services
-        .chain(containers)
-        .map(|(name, unit, kind)| Supervised {
-            name: name.clone(),
+impl Process {
+    /// One that was never started.
+    pub fn new(name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            allowed: !kind.is_for_debugging(),
             kind,
-            unit,
+            overrides: Overrides::default(),
             pid: None,
+            probe_at: None,
             output: None,
             lines: Lines::default(),
+            limiter: Limiter::default(),
             last_line: String::new(),
-        })
-        .collect()
-}
+            notify: None,
+            status: None,
+            strangers_told: false,
+            oom_kills: 0,
+            oom_at: None,
+        }
+    }
 
-impl Supervised {
     /// `service NAME` or `container NAME`, for people.
     pub fn title(&self) -> String {
         match self.kind {
@@ -83,17 +86,43 @@ impl Supervised {
         }
     }
 
+    /// Its control group.
+    fn group(&self) -> PathBuf {
+        match self.kind {
+            Kind::Service(_) => cgroup::service(&self.name),
+            Kind::Container(_) => cgroup::container(&self.name),
+        }
+    }
+
+    /// What it uses.
+    pub fn usage(&self) -> Usage {
+        let group = self.group();
+        match self.kind {
+            Kind::Service(_) => cgroup::usage(&group, &group),
+            Kind::Container(_) => cgroup::usage(&group, &group.join("payload")),
+        }
+    }
+
     /// Starts its main process.
-    pub fn start(&mut self) -> Result<(), Error> {
-        let (mut command, procs) = match &self.kind {
-            Kind::Service(service) => service_command(&self.name, service)?,
-            Kind::Container(container) => container_command(&self.name, container)?,
+    pub fn start(&mut self, now: Duration) -> Result<(), Error> {
+        self.status = None;
+        let supervision = self.kind.supervision();
+        self.notify = if supervision.ready == Readiness::Notify || supervision.watchdog.is_some() {
+            let path = command::notify_folder().join(&self.name);
+            Some(Notify::bind(&path).map_err(Error::io("make", path))?)
+        } else {
+            None
         };
+        self.probe_at = matches!(supervision.ready, Readiness::Tcp(_) | Readiness::File(_)).then_some(now);
+        let socket = self.notify.as_ref().map(Notify::path);
+        let launch = command::launch(&self.name, &self.kind, &self.overrides, socket)?;
+        let Launch { mut command, procs, confinement } = launch;
+        self.oom_kills = self.usage().oom_kills.unwrap_or_default();
         let (reader, writer) = io::pipe().map_err(Error::io("make", "a pipe"))?;
         rustix::io::ioctl_fionbio(&reader, true).map_err(|e| Error::io("set up", "a pipe")(e.into()))?;
         let duplicate = writer.try_clone().map_err(Error::io("make", "a pipe"))?;
-        command.stdin(Stdio::null()).stdout(duplicate).stderr(writer);
-        sys::start_in_group(&mut command, procs);
+        command.stdin(std::process::Stdio::null()).stdout(duplicate).stderr(writer);
+        sys::start_confined(&mut command, procs, confinement);
         let program = command.get_program().to_owned();
         let child = command.spawn().map_err(Error::io("execute", program))?;
         self.pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -119,10 +148,7 @@ impl Supervised {
 
     /// Kills everything in its control group.
     pub fn kill(&self) {
-        match self.kind {
-            Kind::Service(_) => cgroup::kill(&cgroup::service(&self.name)),
-            Kind::Container(_) => cgroup::kill(&cgroup::container(&self.name)),
-        }
+        cgroup::kill(&self.group());
     }
 
     /// Where its output comes in.
@@ -130,54 +156,136 @@ impl Supervised {
         self.output.as_ref().map(AsFd::as_fd)
     }
 
-    /// Reads what it has written and puts it into its log.
-    pub fn read_output(&mut self, now: Duration, journal: &mut Journal) {
-        let Some(output) = &mut self.output else { return };
-        let mut buffer = [0; READ_SIZE];
-        let lines = match output.read(&mut buffer) {
-            Ok(0) => {
-                self.output = None;
-                self.lines.finish().into_iter().collect()
+    /// Where it tells about itself.
+    pub fn notify(&self) -> Option<BorrowedFd<'_>> {
+        self.notify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what it tells about itself.
+    pub fn read_notify(&mut self) -> Vec<Message> {
+        let Some(notify) = &self.notify else { return Vec::new() };
+        let group = self.group();
+        let (messages, strangers) = notify.read(|pid| cgroup::holds(&group, pid));
+        if strangers > 0 && !self.strangers_told {
+            // Once is enough: whoever does it could do it for ever.
+            self.strangers_told = true;
+            console::warning(format_args!(
+                "{}: a message came from a process that is not in its control group or has ended; such messages are \
+                 ignored",
+                self.title()
+            ));
+        }
+        if let Some(status) = messages.iter().rev().find_map(|message| message.status.clone()) {
+            self.status = Some(status);
+        }
+        messages
+    }
+
+    /// Whether it is ready, as far as that can be seen from outside.
+    pub fn probe(&self) -> bool {
+        match (&self.kind.supervision().ready, &self.kind) {
+            (Readiness::Tcp(port), _) => probe::tcp(*port),
+            (Readiness::File(path), Kind::Service(_)) => probe::file(Path::new("/"), path),
+            (Readiness::File(path), Kind::Container(_)) => {
+                let procs = self.group().join("payload/cgroup.procs");
+                let procs = fs::read_to_string(procs).unwrap_or_default();
+                procs.lines().next().is_some_and(|pid| {
+                    let root = Path::new("/proc").join(pid).join("root");
+                    // Before the runtime has changed its root it sees the machine's files.
+                    probe::is_inside(&root) && probe::file(&root, path)
+                })
             }
-            Ok(length) => self.lines.push(buffer.get(..length).unwrap_or_default()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
-                return;
-            }
-            Err(_) => {
-                self.output = None;
-                return;
-            }
-        };
-        for line in lines {
-            journal.line(&self.name, &line, now);
-            self.last_line = line;
+            (Readiness::Started | Readiness::Notify, _) => false,
         }
     }
 
+    /// Reads what it has written and puts it into the log. False if there is no more for now.
+    pub fn read_output(&mut self, now: Duration, journal: &mut Journal) -> bool {
+        let Some(output) = &mut self.output else { return false };
+        let mut buffer = [0; READ_SIZE];
+        let (lines, more) = match output.read(&mut buffer) {
+            Ok(0) => {
+                self.output = None;
+                (self.lines.finish().into_iter().collect(), false)
+            }
+            Ok(length) => (self.lines.push(buffer.get(..length).unwrap_or_default()), true),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return false;
+            }
+            Err(_) => {
+                self.output = None;
+                return false;
+            }
+        };
+        for line in lines {
+            self.tell_suppressed(now, journal);
+            let (priority, text) = priority(&line);
+            if self.limiter.pass(now) {
+                journal.line(&self.name, priority, text, now);
+            }
+            self.last_line = line;
+        }
+        more
+    }
+
+    /// Tells in its log how many of its lines are not there.
+    pub fn tell_suppressed(&mut self, now: Duration, journal: &mut Journal) {
+        if let Some(count) = self.limiter.report(now) {
+            journal.line(
+                &self.name,
+                WARNING,
+                &format!("{count} lines were too many and are not logged"),
+                now,
+            );
+        }
+    }
+
+    /// When [`Self::tell_suppressed`] has something to say.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.limiter.deadline()
+    }
+
+    /// How many lines are not in the log.
+    pub const fn suppressed(&self) -> u64 {
+        self.limiter.total()
+    }
+
+    /// What it says of itself.
+    pub fn status(&self) -> Option<String> {
+        self.status.clone()
+    }
+
     /// Its main process has ended. Whatever went wrong is told with its last words.
-    pub fn tell_end(&mut self, exit: &Exit, now: Duration, journal: &mut Journal) {
-        self.read_output(now, journal);
+    pub fn tell_end(&mut self, exit: &Exit, was_stopping: bool, now: Duration, journal: &mut Journal) {
+        for _ in 0..LAST_READS {
+            if !self.read_output(now, journal) {
+                break;
+            }
+        }
         self.pid = None;
+        self.probe_at = None;
+        self.notify = None;
         let title = self.title();
+        let kills = self.usage().oom_kills.unwrap_or_default();
+        if kills > self.oom_kills {
+            self.oom_at = Some(now);
+            console::error(format_args!("{title} had not enough memory: the kernel killed processes of it"));
+        }
         let mut words = std::mem::take(&mut self.last_line);
         if !words.is_empty() {
             words = format!("; its last words: {words}");
         }
-        match (exit.is_success(), matches!(self.unit.state, State::Stopping { .. })) {
-            (true, _) | (false, true) => console::info(format_args!("{title} ended: {exit}")),
-            (false, false) => console::error(format_args!("{title} failed: {exit}{words}")),
+        if exit.is_success() || was_stopping {
+            console::info(format_args!("{title} ended: {exit}"));
+        } else {
+            console::error(format_args!("{title} failed: {exit}{words}"));
         }
     }
 
-    /// Its state for the report.
-    pub fn state(&self) -> ServiceState {
-        ServiceState {
-            name: self.name.clone(),
-            running: self.unit.is_running(),
-            starts: self.unit.starts,
-            last_exit: self.unit.last_exit.as_ref().map(ToString::to_string),
-            ..Default::default()
-        }
+    /// What is wrong beside its state, for people.
+    pub fn problem(&self, now: Duration) -> Option<&'static str> {
+        let lately = self.oom_at.is_some_and(|at| now.saturating_sub(at) < OOM_REMEMBERED);
+        lately.then_some("it had not enough memory within the last hour")
     }
 }
 
@@ -201,73 +309,28 @@ fn first_process_listens(status: &str) -> Option<bool> {
     Some(has(field("SigBlk:")?).ok()? || has(field("SigCgt:")?).ok()?)
 }
 
-fn service_command(name: &str, service: &Service) -> Result<(Command, fs::File), Error> {
-    let (program, arguments) = service.command.split_first().ok_or_else(|| {
-        Error::io("execute", name.to_owned())(io::Error::other("the manifest gives no command"))
-    })?;
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("PATH", PATH).envs(&service.environment).current_dir("/");
-    let limits = cgroup::Limits { memory_max: service.memory_max, cpu_milli: service.cpu_milli };
-    Ok((command, cgroup::enter_service(name, limits)?))
-}
-
-/// Writes the container's bundle and gives the runtime's command line.
-fn container_command(name: &str, container: &Container) -> Result<(Command, fs::File), Error> {
-    let folder = bundle::folder(name);
-    mounts::make_dir(&folder, 0o700)?;
-    let mut overlays = bundle::overlays(name, container);
-    // Only over a file of its own: a link could lead anywhere.
-    overlays.retain(|overlay| {
-        fs::symlink_metadata(bundle::rootfs(name).join(overlay.target)).is_ok_and(|found| found.is_file())
-    });
-    for (file, text) in [
-        ("config.json", bundle::config(name, container, &overlays).to_string()),
-        ("hostname", format!("{name}\n")),
-        ("hosts", bundle::hosts(name)),
-    ] {
-        let path = folder.join(file);
-        fs::write(&path, text).map_err(Error::io("write", &path))?;
-    }
-    // A runtime that was killed leaves its state behind, and would refuse the name. Nothing of the container is
-    // alive: its control group was killed when it ended.
-    let state = Path::new(RUNTIME_STATE).join(name);
-    match fs::remove_dir_all(&state) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(Error::io("remove", state)(error));
-        }
-        _ => {}
-    }
-    let mut command = Command::new(RUNTIME);
-    command
-        .args(["--root", RUNTIME_STATE, "--cgroup-manager=cgroupfs", "run", "--bundle"])
-        .arg(&folder)
-        .arg(name)
-        .env_clear()
-        .env("PATH", PATH)
-        .current_dir("/");
-    Ok((command, cgroup::enter_runtime(name)?))
-}
-
 /// How a process ended, from what the kernel says; none if it only stopped or went on.
-fn exit_of(status: WaitStatus) -> Option<Exit> {
+pub fn exit_of(status: WaitStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Status).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
-/// The processes that have ended since the last call, orphans included.
-pub fn reap() -> Vec<(Pid, Exit)> {
+/// Up to `limit` processes that have ended, orphans included, and whether there may be more.
+pub fn reap(limit: usize) -> (Vec<(Pid, Exit)>, bool) {
     let mut ended = Vec::new();
-    loop {
+    for _ in 0..limit {
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, status))) => ended.extend(exit_of(status).map(|exit| (pid, exit))),
             Err(rustix::io::Errno::INTR) => {}
-            Ok(None) | Err(_) => return ended,
+            Ok(None) | Err(_) => return (ended, false),
         }
     }
+    (ended, true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::Command;
 
     #[test]
     fn who_listens_to_sigterm() {

@@ -1,7 +1,7 @@
 //! When a service or container is started, started again and stopped: a state machine of its own for each. What it
 //! waits for is the business of [`super::plan`]. Times are since some fixed moment.
 
-use ashlar_image::manifest::{MAX_START_COUNT, Restart, StartLimit, Supervision};
+use ashlar_image::manifest::{MAX_START_COUNT, Readiness, Restart, StartLimit, Supervision};
 use ashlar_image::report::ServicePhase;
 use std::collections::VecDeque;
 use std::fmt;
@@ -77,7 +77,7 @@ impl Rules {
         let seconds = |seconds: u32| Duration::from_secs(seconds.max(1).into());
         Self {
             restart,
-            waits: supervision.ready != ashlar_image::manifest::Readiness::Started,
+            waits: supervision.ready != Readiness::Started,
             start_timeout: seconds(supervision.start_timeout),
             stop_timeout: seconds(supervision.stop_timeout),
             start_limit: supervision.start_limit.map(|limit| StartLimit {
@@ -225,7 +225,7 @@ impl Unit {
             (State::Waiting { until }, Event::Tick { may_start: true }) if now >= until => self.start(now),
             (State::Starting { until, .. }, Event::Tick { .. }) if now >= until => {
                 self.verdict = Some(Exit::NotReady(self.rules.start_timeout));
-                self.stop(Next::Failure, now)
+                Some(self.stop(Next::Failure, now))
             }
             (State::Starting { .. }, Event::Ready) => {
                 self.state = State::Running { since: now, alive: now };
@@ -234,18 +234,20 @@ impl Unit {
             (State::Running { alive, .. }, Event::Tick { .. })
                 if self.rules.watchdog.is_some_and(|limit| now >= alive.saturating_add(limit)) =>
             {
-                self.give_up_on(now)
+                Some(self.give_up_on(now))
             }
-            (State::Starting { .. } | State::Running { .. }, Event::Hangs) => self.give_up_on(now),
+            (State::Starting { .. } | State::Running { .. }, Event::Hangs) => Some(self.give_up_on(now)),
             (State::Running { since, .. }, Event::Alive) => {
                 self.state = State::Running { since, alive: now };
                 None
             }
-            (State::Starting { .. } | State::Running { .. }, Event::Ended(exit)) => self.ended(exit, now),
-            (State::Starting { .. } | State::Running { .. }, Event::Stop) => self.stop(Next::Off, now),
+            (State::Starting { .. } | State::Running { .. }, Event::Ended(exit)) => {
+                Some(self.ended(exit, now))
+            }
+            (State::Starting { .. } | State::Running { .. }, Event::Stop) => Some(self.stop(Next::Off, now)),
             (State::Starting { .. } | State::Running { .. }, Event::Restart) => {
                 self.forget();
-                self.stop(Next::Start, now)
+                Some(self.stop(Next::Start, now))
             }
             (State::Stopping { next, .. }, Event::Ended(exit)) => {
                 let exit = self.verdict.take().unwrap_or(exit);
@@ -318,20 +320,20 @@ impl Unit {
         Some(Action::Start)
     }
 
-    fn stop(&mut self, next: Next, now: Duration) -> Option<Action> {
+    fn stop(&mut self, next: Next, now: Duration) -> Action {
         let kill_at = now.saturating_add(self.rules.stop_timeout);
         self.state = State::Stopping { kill_at, kills: 0, next };
-        Some(Action::Terminate)
+        Action::Terminate
     }
 
     /// Nobody listens: it is killed at once.
-    fn give_up_on(&mut self, now: Duration) -> Option<Action> {
+    fn give_up_on(&mut self, now: Duration) -> Action {
         self.verdict = Some(Exit::Hung);
         self.stop(Next::Failure, now);
-        Some(Action::Kill)
+        Action::Kill
     }
 
-    fn ended(&mut self, exit: Exit, now: Duration) -> Option<Action> {
+    fn ended(&mut self, exit: Exit, now: Duration) -> Action {
         let (was_ready, since) = match self.state {
             State::Running { since, .. } => (true, since),
             _ => (false, now),
@@ -346,15 +348,13 @@ impl Unit {
             self.fail(exit, now);
         }
         // What it left behind must not run beside its successor.
-        Some(Action::Kill)
+        Action::Kill
     }
 
     /// It has ended though it should not have.
     fn fail(&mut self, exit: Exit, now: Duration) {
         self.state = match self.rules.restart {
-            Restart::Always | Restart::OnFailure => {
-                State::Waiting { until: now.saturating_add(self.pause) }
-            }
+            Restart::Always | Restart::OnFailure => State::Waiting { until: now.saturating_add(self.pause) },
             Restart::Never => State::Ended,
         };
         self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
@@ -363,6 +363,11 @@ impl Unit {
 
     fn starts_within(&self, interval: Duration, now: Duration) -> usize {
         self.recent.iter().filter(|start| now.saturating_sub(**start) < interval).count()
+    }
+
+    /// Why it is being ended, if not by order.
+    pub const fn verdict(&self) -> Option<&Exit> {
+        self.verdict.as_ref()
     }
 
     /// Whether its main process runs.
@@ -533,7 +538,7 @@ mod tests {
     #[test]
     fn what_is_not_ready_in_time_has_failed() {
         let supervision = Supervision {
-            ready: ashlar_image::manifest::Readiness::Notify,
+            ready: Readiness::Notify,
             start_timeout: 5,
             watchdog: Some(3),
             ..Default::default()
@@ -615,7 +620,7 @@ mod tests {
             events in proptest::collection::vec((0u8..10, 0u64..70), 1..120),
         ) {
             let supervision = Supervision {
-                ready: if waits { ashlar_image::manifest::Readiness::Notify } else { Default::default() },
+                ready: if waits { Readiness::Notify } else { Readiness::Started },
                 start_limit: limited.then_some(StartLimit { count: 2, interval: 100 }),
                 watchdog: Some(30),
                 ..Default::default()
