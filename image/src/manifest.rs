@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn manifests_of_older_builders_are_read() {
-        let text = r#"{"image_id":"a","image_version":"1","hostname":"a","build_time":0,
+        let text = r#"{"image_id":"a","image_version":"1","hostname":"a","security_version":1,"build_time":0,
             "containers":{"web":{"command":["/a"],"restart":"on-failure"}},
             "services":{"one":{"command":["/b"]}}}"#;
         let manifest: Manifest = serde_json::from_str(text).unwrap();

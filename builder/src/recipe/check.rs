@@ -182,7 +182,7 @@ impl Recipe {
             }
         }
         for (name, service) in &self.services {
-            let complain = |what: &str| bad(name, format!("service `{name}`: {what}"));
+            let complain = |what: &str| bad(&format!("service.{name}"), format!("service `{name}`: {what}"));
             if !is_name(name) || !service.command.first().is_some_and(|program| program.starts_with('/')) {
                 return complain("`command` starts with the program's absolute path");
             }

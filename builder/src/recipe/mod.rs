@@ -11,9 +11,9 @@ mod size;
 mod texts;
 mod time;
 
+pub use ashlar_image::machine::nearest;
 pub use container::{Container, Identity, Ready, Service, StartLimit, cpu_milli};
 pub use debian::{Debian, Pin, Suite};
-pub use ashlar_image::machine::nearest;
 pub use error::RecipeError;
 pub use files::{Directory, File, Group, HostPath, Ownership, Source, Symlink, User};
 pub use schema::schema;

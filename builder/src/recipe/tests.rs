@@ -101,7 +101,7 @@ fn what_services_cannot_need_is_refused_with_the_reason() {
         ),
         (&[("a", "after = [\"a\"]")], "cannot wait for itself"),
         (&[("a", "requires = [\"gone\"]")], "waits for `gone`, which is no service"),
-        (&[("a", "capabilities = [\"CAP_NET_BIND\"]")], "did you mean `CAP_NET_BIND_SERVICE`"),
+        (&[("a", "capabilities = [\"CAP_NET_BIND_SERVIC\"]")], "did you mean `CAP_NET_BIND_SERVICE`"),
         (&[("a", "pids = 0")], "`pids` is a number"),
         (&[("a", "open-files = 1")], "`open-files` is a number"),
         (&[("a", "watchdog = 0")], "`watchdog` is a number of seconds"),
