@@ -121,6 +121,26 @@ make_cmdline() {
     echo "a=\"b c\" roothash=\"$hash\" ashlar.verity=1:$hash" | seed quoted
 }
 
+make_control_api() {
+    needs openssl
+    echo '/v1/logs?unit=web&lines=10&since=1795577114.5&boot=current&priority=4&follow=true' | tr -d '\n' | seed logs
+    echo 'unit=kernel&boot=0123456789abcdef0123456789abcdef&lines=3' | tr -d '\n' | seed query
+    echo '/v1/services/w%65b/restart' | tr -d '\n' | seed service
+    echo '[2001:db8::1]:7443' | tr -d '\n' | seed target
+    echo '{"time":1795577114000000,"uptime":12,"boot":"0123456789abcdef0123456789abcdef","unit":"web","priority":6,"message":"a \"b\""}' |
+        tr -d '\n' | seed entry
+    openssl ecparam -name prime256v1 -genkey -noout -out "$work/client.key"
+    openssl req -x509 -key "$work/client.key" -days 36500 -subj '/OU=operator/CN=alice' \
+        -addext 'subjectAltName=URI:urn:ashlar:role:operator' -outform DER -out "$out/client.der"
+}
+
+make_control_request() {
+    echo '{"op":"status"}' | seed status
+    echo '{"op":"service","name":"web","action":"restart"}' | seed service
+    echo '{"op":"configure","envelope":"{\"payload\":\"e30=\",\"signatures\":[]}","dry_run":true}' | seed configure
+    echo '{"op":"reseal","recovery_key":"abcd-efgh"}' | seed reseal
+}
+
 make_configure_text() {
     chosen 00 sysusers <<'END'
 # comment

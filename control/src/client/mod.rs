@@ -1,6 +1,7 @@
 //! Speaks to a machine: the local one through its socket, others over mutual TLS.
 
 pub mod known;
+mod noted;
 pub mod target;
 mod tls;
 
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use noted::{Alert, Noted};
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -50,6 +52,8 @@ pub struct Client {
     sender: http2::SendRequest<Full<Bytes>>,
     /// Why the connection has ended.
     end: Option<oneshot::Receiver<Option<hyper::Error>>>,
+    /// What the machine has said to the client's certificate.
+    alert: Alert,
 }
 
 impl Client {
@@ -59,19 +63,20 @@ impl Client {
         match target {
             Target::Local(path) => {
                 let stream = timeout(CONNECT, UnixStream::connect(path)).await.unwrap_or_else(|_| late());
-                Self::over(node, stream.map_err(|error| local(path, &error))?).await
+                Self::over(node, stream.map_err(|error| local(path, &error))?, Alert::default()).await
             }
             Target::Remote { host, port } => {
                 let stream = timeout(CONNECT, TcpStream::connect((host.as_str(), *port))).await;
                 let stream = stream.unwrap_or_else(|_| late()).map_err(|error| remote(&node, &error))?;
                 let _ = stream.set_nodelay(true);
                 let stream = tls::connect(&node, host, stream, credentials).await?;
-                Self::over(node, stream).await
+                let alert = Alert::default();
+                Self::over(node, Noted::new(stream, alert.clone()), alert).await
             }
         }
     }
 
-    async fn over<S>(node: String, stream: S) -> Result<Self, ControlError>
+    async fn over<S>(node: String, stream: S, alert: Alert) -> Result<Self, ControlError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -81,12 +86,12 @@ impl Client {
             .keep_alive_timeout(PING)
             .handshake(TokioIo::new(stream))
             .await
-            .map_err(|error| broken(&node, &error, None))?;
+            .map_err(|error| broken(&node, &error, &alert))?;
         let (tell, end) = oneshot::channel();
         tokio::spawn(async move {
             let _ = tell.send(connection.await.err());
         });
-        Ok(Self { node, sender, end: Some(end) })
+        Ok(Self { node, sender, end: Some(end), alert })
     }
 
     /// Asks, and gives the whole answer of at most [`MAX_LINE`] bytes.
@@ -170,7 +175,7 @@ impl Client {
             Some(end) => timeout(REASON, end).await.ok().and_then(Result::ok).flatten(),
             None => None,
         };
-        broken(&self.node, error, reason.as_ref())
+        broken(&self.node, reason.as_ref().unwrap_or(error), &self.alert)
     }
 }
 
@@ -231,17 +236,9 @@ fn local(path: &Path, error: &io::Error) -> ControlError {
 
 /// A connection has ended. An alert is the machine's word on the client's certificate: with TLS 1.3 it comes after the
 /// client's side of the handshake is over.
-fn broken(node: &str, error: &hyper::Error, reason: Option<&hyper::Error>) -> ControlError {
-    for error in [Some(error), reason].into_iter().flatten() {
-        let mut source: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(error) = source {
-            if let Some(error) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
-                && let Some(rustls::Error::AlertReceived(alert)) = error.downcast_ref::<rustls::Error>()
-            {
-                return ControlError::NotAccepted { node: node.to_owned(), problem: tls::alert(*alert) };
-            }
-            source = error.source();
-        }
+fn broken(node: &str, error: &hyper::Error, alert: &Alert) -> ControlError {
+    if let Some(alert) = alert.get() {
+        return ControlError::NotAccepted { node: node.to_owned(), problem: tls::alert(alert) };
     }
     let mut problem = error.to_string();
     if let Some(source) = error.source() {

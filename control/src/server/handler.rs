@@ -8,8 +8,8 @@ use crate::role::Peer;
 use crate::text;
 use ashlar_image::control::{RefusalKind, Reply, Request};
 use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -40,11 +40,15 @@ pub(super) async fn handle(
     let (head, body) = request.into_parts();
     let call = match api::route(head.method.as_str(), head.uri.path(), head.uri.query()) {
         Ok(call) => call,
-        Err(problem) => return refuse(&problem),
+        Err(problem) => {
+            let _ = read(body, 0).await;
+            return refuse(&problem);
+        }
     };
     let what = format!("{} {}", head.method, text::short(head.uri.path(), MAX_SHOWN));
     if let Err(problem) = allowed(&peer, &call) {
         eprintln!("{}: {what}: refused: {}", peer.name, problem.refusal.message);
+        let _ = read(body, 0).await;
         return refuse(&problem);
     }
     let follows = matches!(&call, Call::Logs(query) if query.follow);
@@ -102,7 +106,7 @@ fn allowed(peer: &Peer, call: &Call) -> Result<(), Problem> {
 async fn ask(context: &Context, call: &Call, body: Incoming) -> Result<Reply, Problem> {
     let bytes = read(body, call.max_body()).await?;
     let text = || {
-        String::from_utf8(bytes.to_vec())
+        String::from_utf8(bytes.clone())
             .map_err(|_| Problem::new(400, RefusalKind::Invalid, "the body is no UTF-8 text", ""))
     };
     match call {
@@ -123,17 +127,32 @@ async fn ask(context: &Context, call: &Call, body: Incoming) -> Result<Reply, Pr
     }
 }
 
-/// A body of at most `max` bytes, in time.
-async fn read(body: Incoming, max: usize) -> Result<Bytes, Problem> {
-    let too_large =
-        || Problem::new(413, RefusalKind::Invalid, format!("the body is longer than {max} bytes"), "");
-    if body.size_hint().lower() > max as u64 {
-        return Err(too_large());
+/// A body of at most `max` bytes, in time. One that is too long is read on for a while and thrown away: a client that is
+/// cut off while it sends may never see the answer.
+async fn read(mut body: Incoming, max: usize) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    let mut length = 0_usize;
+    let all = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map(|frame| frame.into_data().unwrap_or_default()) else {
+                return Err(Problem::new(400, RefusalKind::Invalid, "the body has broken off", ""));
+            };
+            length = length.saturating_add(data.len());
+            if length <= max {
+                bytes.extend_from_slice(&data);
+            } else if length > max.saturating_add(limits::DISCARD) {
+                break;
+            }
+        }
+        Ok(())
+    };
+    let result = timeout(limits::BODY, all).await;
+    if length > max {
+        let message = format!("the body is longer than {max} bytes");
+        return Err(Problem::new(413, RefusalKind::Invalid, message, ""));
     }
-    match timeout(limits::BODY, Limited::new(body, max).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Problem::new(400, RefusalKind::Invalid, "the body has broken off", "")),
+    match result {
+        Ok(result) => result.map(|()| bytes),
         Err(_) => {
             let message = format!("the body did not come within {} s", limits::BODY.as_secs());
             Err(Problem::new(408, RefusalKind::Invalid, message, "try again"))

@@ -25,6 +25,9 @@ pub const CONNECTION_WINDOW: u32 = 256 << 10;
 /// What is kept of a stream for a client that reads slowly, in bytes.
 pub const SEND_BUFFER: usize = 64 << 10;
 
+/// What is read of a body that is too long, and thrown away, in bytes.
+pub const DISCARD: usize = 2 << 20;
+
 /// Time for the TLS handshake, and for the first request after it.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Time for a request's body.
