@@ -1,7 +1,9 @@
 //! What the first stage tells the second, in a file of `/run`, which only PID 1 has written to so far.
 
 use crate::error::Error;
+use crate::state::StateBoot;
 use ashlar_image::digest::Digest;
+use ashlar_image::owner::Owner;
 use ashlar_image::report::InitEvent;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -18,6 +20,10 @@ pub struct Boot {
     pub root_partition: String,
     /// What was extended before the switch of root.
     pub measured: Vec<InitEvent>,
+    /// The image's owner.
+    pub owner: Owner,
+    /// The state volume.
+    pub state: StateBoot,
 }
 
 impl Boot {

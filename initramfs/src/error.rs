@@ -1,6 +1,7 @@
 //! Why the machine cannot start.
 
 use crate::efi::EfiError;
+use crate::state::choice::Refusal;
 use crate::guid::Guid;
 use ashlar_image::cmdline::CmdlineError;
 use ashlar_image::digest::Digest;
@@ -56,10 +57,10 @@ pub enum Error {
         seconds: u64,
     },
     /// The TPM does not do what it must.
-    #[error("cannot measure `{phase}`: {source}")]
+    #[error("cannot measure `{what}`: {source}")]
     Measure {
-        /// The phase that was to be measured.
-        phase: &'static str,
+        /// What was to be measured.
+        what: String,
         /// Why not.
         source: ashlar_tpm::Error,
     },
@@ -121,6 +122,26 @@ pub enum Error {
         /// Why not.
         source: serde_json::Error,
     },
+    /// The owner's configuration key in the image is none.
+    #[error("the owner's configuration key in the image is no Ed25519 key")]
+    OwnerKey,
+    /// The boot disk has no state partition.
+    #[error("the disk {0} has no state partition")]
+    NoStatePartition(String),
+    /// The state volume stays closed.
+    #[error("the state volume stays closed: {0}")]
+    State(#[from] Refusal),
+    /// The state volume's header cannot be written.
+    #[error("the state volume's header cannot be written: {0}")]
+    StateHeader(ashlar_state::Error),
+    /// The state volume's file system does not work.
+    #[error("the file system of the state volume on {device} is of no use: {why}")]
+    FileSystem {
+        /// The mapped device.
+        device: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Init has a defect.
     #[error("init has a defect: {0}")]
     Panic(String),
@@ -138,7 +159,7 @@ impl Error {
             Self::Module { .. } | Self::ModuleName(_) => {
                 "see that the module belongs to this kernel and is signed with it, then build the image again"
             }
-            Self::Cmdline(_) => "build the image again with `ashlar build`; this one was not made by it",
+            Self::Cmdline(_) | Self::OwnerKey => "build the image again with `ashlar build`; this one was not made by it",
             Self::NoTpm { .. } => {
                 "switch the TPM 2.0 on in the firmware's set-up; if it is on, name its driver in the recipe's \
                  `initramfs-modules`"
@@ -162,6 +183,12 @@ impl Error {
             | Self::Json { .. } => {
                 "start the other slot or write the image to the disk again; if it repeats, report it with the \
                  lines above"
+            }
+            Self::State(refusal) => refusal.advice(),
+            Self::NoStatePartition(_) => "write the image to the disk again: its partition table is not the image's",
+            Self::StateHeader(_) => "look whether the disk takes writes; if it does not, replace it",
+            Self::FileSystem { .. } => {
+                "open the volume on another machine with the recovery key (`cryptsetup open`) and run `e2fsck` on it"
             }
             Self::Panic(_) => "report it with the lines above",
         }

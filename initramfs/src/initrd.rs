@@ -1,16 +1,18 @@
 //! The first stage: from the kernel's start to the switch of root.
 
 use crate::block::{Device, Disk, disks};
-use crate::boot::Boot;
+use crate::boot::{Boot, read_json};
 use crate::error::Error;
 use crate::gpt::Partition;
 use crate::guid::Guid;
 use crate::measure::Phase;
 use crate::mounts::{self, BASE, FIRMWARE};
 use crate::uevent::Uevents;
-use crate::{console, dm, efi, measure, modules, slot, switch, verity};
+use crate::{console, dm, efi, measure, modules, slot, state, switch, verity};
 use ashlar_image::cmdline::VerityRoot;
-use ashlar_image::manifest::INIT_PATH;
+use ashlar_image::layout::{PARTITIONS, Role};
+use ashlar_image::manifest::{INIT_PATH, MANIFEST_PATH, Manifest};
+use ashlar_image::owner::{OWNER_DIR, OWNER_FILE, Owner};
 use rustix::mount::MountFlags;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -63,10 +65,35 @@ pub fn run() -> Result<Infallible, Error> {
     console::info(format_args!("root {} on {} ({})", root.root_hash, found.label, found.data.path.display()));
     mount_root(&dm::open(&root, &found.data, &found.tree)?, &uevents)?;
 
+    let owner: Owner = read_json(&Path::new(OWNER_DIR).join(OWNER_FILE))?;
+    // The root is mounted and verified, and so is what it says.
+    let manifest: Manifest = read_json(Path::new(&format!("{}{MANIFEST_PATH}", switch::SYSROOT)))?;
+    let start = state::Start {
+        device: &state_device(&boot, &uevents)?,
+        secure_boot: efi::secure_boot(),
+        security_version: manifest.security_version,
+        owner: &owner,
+    };
+    let state = state::open(&start, &mut measurer)?;
+
     measurer.phase(Phase::LeaveInitrd)?;
-    Boot { root_hash: root.root_hash, root_partition: found.label, measured: measurer.log().to_vec() }
-        .write()?;
+    let measured = measurer.log().to_vec();
+    Boot { root_hash: root.root_hash, root_partition: found.label, measured, owner, state }.write()?;
     switch::switch()
+}
+
+/// The state partition of the boot disk. There is one, and it is where the image's table has it: the place of the type
+/// in the table, never a label alone.
+fn state_device(boot: &BootDisk, uevents: &Uevents) -> Result<Device, Error> {
+    let entry = PARTITIONS.iter().find(|entry| entry.role == Role::State);
+    let wanted = entry.and_then(|entry| {
+        let type_guid: Guid = entry.type_guid.parse().ok()?;
+        boot.table.iter().find(|found| found.number == entry.number && found.type_guid == type_guid)
+    });
+    let missing = || Error::NoStatePartition(boot.disk.name.clone());
+    let wanted = wanted.ok_or_else(missing)?;
+    let device = || boot.disk.device(wanted).filter(|device| device.path.exists());
+    uevents.wait(DISK_DEADLINE, device).ok_or_else(missing)
 }
 
 /// Looks at all disks for the partition `guid`.

@@ -67,14 +67,22 @@ impl<T: Transport> Measurer<T> {
     /// Extends the word of `phase` and reads the PCR back. An error must stop the boot: otherwise a machine would
     /// go on with secrets of a phase that is over.
     pub fn phase(&mut self, phase: Phase) -> Result<(), Error> {
-        let word = phase.word();
-        let event = Event::of(word, word);
+        self.extend(PHASE_PCR, phase.word(), Digest::of(phase.word()))
+    }
+
+    /// Extends `digest`, which `what` describes, reads the PCR back and lists it. An error must stop the boot.
+    pub fn extend(&mut self, pcr: u32, what: &str, digest: Digest) -> Result<(), Error> {
         self.tpm
-            .pcr_extend_checked(PHASE_PCR, &event.digest.0, |before| Digest(before).extend(event.digest).0)
-            .map_err(|source| Error::Measure { phase: word, source })?;
-        self.log.push(InitEvent { pcr: PHASE_PCR, event });
-        console::info(format_args!("measured {word}"));
+            .pcr_extend_checked(pcr, &digest.0, |before| Digest(before).extend(digest).0)
+            .map_err(|source| Error::Measure { what: what.to_owned(), source })?;
+        self.log.push(InitEvent { pcr, event: Event { what: what.to_owned(), digest } });
+        console::info(format_args!("measured {what}"));
         Ok(())
+    }
+
+    /// The TPM.
+    pub const fn tpm(&mut self) -> &mut Tpm<T> {
+        &mut self.tpm
     }
 
     /// What was extended, in order.
@@ -163,7 +171,7 @@ mod tests {
         let mut measurer = Measurer::new(Fake { pcr: Digest::ZERO, deaf: true }, Vec::new()).unwrap();
         assert!(matches!(
             measurer.phase(Phase::EnterInitrd),
-            Err(Error::Measure { phase: "enter-initrd", .. })
+            Err(Error::Measure { what, .. }) if what == "enter-initrd"
         ));
         assert!(measurer.log().is_empty());
     }

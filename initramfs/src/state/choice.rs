@@ -3,10 +3,11 @@
 
 use ashlar_image::digest::Digest;
 use ashlar_image::state::generations;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A sealed copy of the volume's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
     /// The generation whose `policyRef` it names.
     pub generation: u64,
