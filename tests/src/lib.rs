@@ -10,6 +10,7 @@
 pub mod case;
 pub mod disk;
 pub mod folders;
+pub mod lab;
 pub mod machine;
 pub mod partition;
 pub mod programs;
@@ -19,6 +20,7 @@ pub mod tools;
 
 pub use case::Case;
 pub use disk::Disk;
+pub use lab::Lab;
 pub use partition::Partition;
 pub use programs::Run;
 pub use release::{Built, built};

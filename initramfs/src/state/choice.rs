@@ -103,7 +103,7 @@ pub enum Refusal {
     Header(String),
     /// The partition holds something else.
     #[error("the state partition holds something that is no state volume: {0}")]
-    Foreign(String),
+    Foreign(&'static str),
 }
 
 impl Refusal {

@@ -8,11 +8,13 @@ pub mod choice;
 mod crypt;
 mod escrow;
 mod header;
+mod later;
 mod open;
 mod prompt;
 pub mod sealing;
 pub mod volume;
 
+pub use later::{floor, raise_floor, reseal};
 pub use open::{Start, open};
 
 use choice::Copy;
@@ -60,8 +62,8 @@ pub struct StateBoot {
     pub seed: Option<String>,
     /// The sealed copies of its key.
     pub copies: Vec<Copy>,
-    /// SHA-256 of the PCR key that they are sealed for, hexadecimal.
-    pub owner: String,
+    /// The PCR key that they are sealed for, in PEM.
+    pub pcr_key: String,
 }
 
 /// Fills `bytes` with the kernel's random numbers, waiting for them.

@@ -1,7 +1,7 @@
 //! Opening the volume in the first stage, or making it at the first start.
 
 use super::choice::{self, Copy, Refusal};
-use super::crypt::{self, Layout};
+use super::crypt;
 use super::sealing::{self, SealedCopy, Signed};
 use super::{How, StateBoot, escrow, fill_random, header, prompt};
 use crate::block::Device;
@@ -11,7 +11,7 @@ use crate::measure::Measurer;
 use ashlar_image::digest::Digest;
 use ashlar_image::owner::Owner;
 use ashlar_image::state::{VOLUME_NAME, VOLUME_PCR};
-use ashlar_state::luks2::{self, Found, Header};
+use ashlar_state::{Filesystem, Found, Header, RecoveryKey, VolumeKey, luks, words};
 use ashlar_tpm::Transport;
 use std::fs::{File, OpenOptions};
 use std::time::Duration;
@@ -38,35 +38,29 @@ pub struct Start<'a> {
 /// The volume's key and the header that goes with it.
 struct Unlocked {
     header: Header,
-    key: Zeroizing<[u8; 64]>,
+    key: VolumeKey,
     how: How,
-    seed: Option<Vec<u8>>,
 }
 
 /// Opens or makes the volume, maps it and measures its key. Nothing of its content was read.
 pub fn open<T: Transport>(start: &Start<'_>, measurer: &mut Measurer<T>) -> Result<StateBoot, Error> {
     let path = &start.device.path;
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("open", path))?;
+    let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("open", path))?;
     let signed = Signed::read()?;
-    let found = luks2::read(&file);
-    let unlocked = match found {
-        Ok(Found::Blank | Found::Unfinished) => make(start, &signed, measurer, &file, None)?,
-        Ok(Found::Seed(seed)) => make(start, &signed, measurer, &file, Some(seed))?,
-        Ok(Found::Volume(header)) => unlock(start, &signed, measurer, &file, header)?,
-        Ok(Found::Foreign(what)) => return Err(Refusal::Foreign(what.to_string()).into()),
+    let unlocked = match luks::read(&file) {
+        Ok(Found::Blank | Found::Unfinished | Found::Seed(_)) => make(start, &signed, measurer, &mut file)?,
+        Ok(Found::Volume(header)) => unlock(start, &signed, measurer, &mut file, *header)?,
+        Ok(Found::Foreign(what)) => return Err(Refusal::Foreign(what).into()),
         Err(error) => return Err(Refusal::Header(error.to_string()).into()),
     };
-    let Unlocked { header, key, how, seed } = unlocked;
-    let layout = header.crypt_layout();
-    let mapped = crypt::open(
-        &Layout { sectors: layout.sectors, offset: layout.offset, sector_size: layout.sector_size },
-        &start.device.numbers,
-        &key[..],
-    )?;
-    let uuid = header.uuid().to_string();
-    let word = luks2::volume_measurement(&key, VOLUME_NAME, &uuid);
+    let Unlocked { header, key, how } = unlocked;
+    // The configuration's signature decides later whether it is worth anything.
+    let seed = luks::kept_seed(&file).ok().flatten();
+    let mapped = crypt::open(&header.crypt_table(), &start.device.numbers, &key[..])?;
+    let uuid = header.uuid();
+    let word = words::volume_measurement(&key[..], VOLUME_NAME, uuid);
     measurer.extend(VOLUME_PCR, &format!("volume key of {VOLUME_NAME}, {uuid}"), Digest(word))?;
-    let machine_id = luks2::machine_id(&key);
+    let machine_id = words::machine_id(&key[..]);
     measurer.extend(VOLUME_PCR, &format!("machine id {machine_id}"), Digest::of(format!("machine-id:{machine_id}")))?;
     console::info(format_args!("state volume opened: {}", how.title()));
     Ok(StateBoot {
@@ -74,10 +68,10 @@ pub fn open<T: Transport>(start: &Start<'_>, measurer: &mut Measurer<T>) -> Resu
         partition: path.clone(),
         machine_id,
         how,
-        new_file_system: header::is_pending(&header),
+        new_file_system: header.filesystem() == Filesystem::Pending,
         seed: seed.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         copies: header::copies(&header).iter().map(|copy| copy.copy).collect(),
-        owner: hex::encode(signed.owner()),
+        pcr_key: signed.owner.pem().to_owned(),
     })
 }
 
@@ -86,8 +80,7 @@ fn make<T: Transport>(
     start: &Start<'_>,
     signed: &Signed,
     measurer: &mut Measurer<T>,
-    file: &File,
-    seed: Option<Vec<u8>>,
+    file: &mut File,
 ) -> Result<Unlocked, Error> {
     let tpm = measurer.tpm();
     let situation = signed.situation(tpm, start.secure_boot, start.security_version, &[])?;
@@ -103,19 +96,22 @@ fn make<T: Transport>(
     random(tpm, &mut key[..])?;
     let mut entropy = Zeroizing::new([0; 32]);
     random(tpm, &mut entropy[..])?;
-    let recovery_key = luks2::RecoveryKey::from_entropy(&entropy);
+    let recovery_key = RecoveryKey::from_random(*entropy);
+    let text = recovery_key.text();
     let copy = Copy { generation: start.security_version, counter: sealing::ensure_counter(tpm)? };
-    let sealed = signed.seal(tpm, copy, &key[..])?;
+    let sealed = signed.owner.seal(tpm, copy, &key[..])?;
     if signed.unseal(tpm, &sealed)?.as_slice() != key.as_slice() {
         return Err(Refusal::Tpm("what was sealed is not what came out".into()).into());
     }
-    let escrowed = start.owner.recovery_key.as_deref().and_then(|pem| escrow::encrypt(pem, recovery_key.text()));
-    let header = header::format(file, &key, &recovery_key, &sealed, escrowed.as_deref())?;
+    let escrowed =
+        start.owner.recovery_key.as_deref().and_then(|pem| Some((escrow::encrypt(pem, &text)?, pem)));
+    let escrow = escrowed.as_ref().map(|(ciphertext, pem)| (ciphertext.as_slice(), *pem));
+    let header = header::format(file, &key, &recovery_key, &sealed, escrow)?;
     match escrowed {
         Some(_) => console::info("the recovery key is in the volume's header, for the owner's key alone"),
-        None => console::announce(&recovery_block(recovery_key.text())),
+        None => console::announce(&recovery_block(&text)),
     }
-    Ok(Unlocked { header, key, how: How::New, seed })
+    Ok(Unlocked { header, key, how: How::New })
 }
 
 /// What the consoles show once.
@@ -132,7 +128,7 @@ fn unlock<T: Transport>(
     start: &Start<'_>,
     signed: &Signed,
     measurer: &mut Measurer<T>,
-    file: &File,
+    file: &mut File,
     mut header: Header,
 ) -> Result<Unlocked, Error> {
     let tpm = measurer.tpm();
@@ -148,7 +144,7 @@ fn unlock<T: Transport>(
     match opened {
         Ok((chosen, key)) => {
             tidy(start, signed, tpm, file, &mut header, chosen, &key)?;
-            Ok(Unlocked { header, key, how: How::Tpm, seed: None })
+            Ok(Unlocked { header, key, how: How::Tpm })
         }
         Err(refusal) if refusal.recovery_key_helps() => {
             let key = recover(&refusal, file, &header)?;
@@ -156,13 +152,13 @@ fn unlock<T: Transport>(
             if choice::is_signed(&situation) && situation.same_owner {
                 let counter = sealing::ensure_counter(tpm)?;
                 let copy = Copy { generation: start.security_version, counter };
-                let sealed = signed.seal(tpm, copy, &key[..])?;
-                header::replace_copies(file, &mut header, &[sealed])?;
+                let sealed = signed.owner.seal(tpm, copy, &key[..])?;
+                header = header::replace_copies(file, &header, &[sealed])?;
                 console::info("the volume's key is sealed to this TPM again");
             } else {
                 console::warning("opened once with the recovery key; the next start will ask again");
             }
-            Ok(Unlocked { header, key, how: How::RecoveryKey, seed: None })
+            Ok(Unlocked { header, key, how: How::RecoveryKey })
         }
         Err(refusal) => Err(refusal.into()),
     }
@@ -173,7 +169,7 @@ fn tidy<T: Transport>(
     start: &Start<'_>,
     signed: &Signed,
     tpm: &mut ashlar_tpm::Tpm<T>,
-    file: &File,
+    file: &mut File,
     header: &mut Header,
     opened: Copy,
     key: &[u8; 64],
@@ -186,16 +182,18 @@ fn tidy<T: Transport>(
     if let Some(next) = next {
         // One for another release, which was never committed, is of no use any more.
         copies.retain(|copy| copy.copy.counter == opened.counter);
-        copies.push(signed.seal(tpm, next, key)?);
+        copies.push(signed.owner.seal(tpm, next, key)?);
     }
     if next.is_some() || copies.len() != before {
-        header::replace_copies(file, header, &copies)?;
+        *header = header::replace_copies(file, header, &copies)?;
+    } else if header.needs_repair() {
+        *header = header::repair(file, header)?;
     }
     Ok(())
 }
 
 /// Shows why the TPM does not open the volume and takes the recovery key from a console.
-fn recover(refusal: &Refusal, file: &File, header: &Header) -> Result<Zeroizing<[u8; 64]>, Error> {
+fn recover(refusal: &Refusal, file: &File, header: &Header) -> Result<VolumeKey, Error> {
     let rule = "=".repeat(72);
     let mut question = format!(
         "\n{rule}\nashlar: the state volume stays closed: {refusal}\n  What to do: {}.\n  Recovery key (or wait {} seconds for a \
@@ -206,13 +204,9 @@ fn recover(refusal: &Refusal, file: &File, header: &Header) -> Result<Zeroizing<
     console::keep(format_args!("the state volume stays closed: {refusal}"));
     for _ in 0..TRIES {
         let Some(line) = prompt::ask(&question, PROMPT_DEADLINE) else { break };
-        match luks2::RecoveryKey::parse(&line) {
-            Some(key) => match header.open_with_recovery_key(file, &key) {
-                Ok(Some(key)) => return Ok(key),
-                Ok(None) => question = "\n  That is not the key of this volume. Recovery key: ".into(),
-                Err(error) => return Err(Refusal::Header(error.to_string()).into()),
-            },
-            None => question = "\n  A recovery key has another form. Recovery key: ".into(),
+        match header.open_with_recovery_key(file, &line) {
+            Ok(key) => return Ok(key),
+            Err(error) => question = format!("\n  {error}\n  Recovery key: "),
         }
     }
     Err(refusal.clone().into())

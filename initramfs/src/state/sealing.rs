@@ -35,10 +35,50 @@ pub struct SealedCopy {
     pub sealed: Vec<u8>,
 }
 
+/// For whom the key is sealed.
+#[derive(Debug)]
+pub struct Owner {
+    key: PcrKey,
+    pem: String,
+}
+
+impl Owner {
+    /// From the text of `.pcrpkey`.
+    pub fn parse(pem: &str) -> Result<Self, Error> {
+        Ok(Self { key: PcrKey::from_pem(pem.as_bytes())?, pem: pem.to_owned() })
+    }
+
+    /// The text that it was read from.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    fn policy(&self, copy: Copy) -> Policy<'_> {
+        Policy {
+            key: &self.key,
+            policy_ref: Some(policy_ref(copy.generation).0),
+            counter: Some((Counter::at(COUNTER_INDEX), copy.counter)),
+        }
+    }
+
+    /// Seals `key` to this TPM for what `copy` asks for.
+    pub fn seal<T: Transport>(&self, tpm: &mut Tpm<T>, copy: Copy, key: &[u8]) -> Result<SealedCopy, Error> {
+        let srk = Srk::ensure(tpm, SRK_HANDLE)?;
+        let sealed = seal::seal(tpm, &srk, &self.policy(copy).digest(), key)?;
+        Ok(SealedCopy {
+            copy,
+            srk: srk.name().as_bytes().to_vec(),
+            owner: *self.key.fingerprint(),
+            sealed: sealed.to_bytes(),
+        })
+    }
+}
+
 /// The owner's word about this boot.
 #[derive(Debug)]
 pub struct Signed {
-    key: PcrKey,
+    /// The owner.
+    pub owner: Owner,
     signatures: PcrSignatures,
 }
 
@@ -46,12 +86,8 @@ impl Signed {
     /// Reads both files.
     pub fn read() -> Result<Self, Error> {
         let read = |path: &str| std::fs::read(path).map_err(Error::io("read", Path::new(path)));
-        Ok(Self { key: PcrKey::from_pem(&read(KEY)?)?, signatures: PcrSignatures::parse(&read(SIGNATURES)?)? })
-    }
-
-    /// What is written into copies that are sealed for this owner.
-    pub const fn owner(&self) -> &[u8; 32] {
-        self.key.fingerprint()
+        let pem = String::from_utf8_lossy(&read(KEY)?).into_owned();
+        Ok(Self { owner: Owner::parse(&pem)?, signatures: PcrSignatures::parse(&read(SIGNATURES)?)? })
     }
 
     /// What there is to choose from among `copies`.
@@ -71,26 +107,18 @@ impl Signed {
         let first = security_version.saturating_sub(2 * ashlar_image::state::GENERATIONS);
         let signed = (first..=security_version)
             .filter(|generation| {
-                self.signatures.find(&self.key, &values, Some(&policy_ref(*generation).0)).is_some()
+                self.signatures.find(&self.owner.key, &values, Some(&policy_ref(*generation).0)).is_some()
             })
             .collect();
         Ok(Situation {
             secure_boot,
             pcrs: pcrs(&values),
             security_version,
-            same_owner: copies.iter().all(|copy| copy.owner == *self.key.fingerprint()),
+            same_owner: copies.iter().all(|copy| copy.owner == *self.owner.key.fingerprint()),
             counter,
             copies: copies.iter().map(|copy| copy.copy).collect(),
             signed,
         })
-    }
-
-    fn policy(&self, copy: Copy) -> Policy<'_> {
-        Policy {
-            key: &self.key,
-            policy_ref: Some(policy_ref(copy.generation).0),
-            counter: Some((Counter::at(COUNTER_INDEX), copy.counter)),
-        }
     }
 
     /// The volume's key out of `copy`.
@@ -111,36 +139,14 @@ impl Signed {
         let sealed = Sealed::from_bytes(&copy.sealed).map_err(|error| Refusal::Header(error.to_string()))?;
         let srk = Srk::open(tpm, SRK_HANDLE, &name).map_err(refused)?;
         let values = PcrValues::read(tpm, &POLICY_PCRS).map_err(refused)?;
-        let policy = self.policy(copy.copy);
+        let policy = self.owner.policy(copy.copy);
         let entry = self
             .signatures
-            .find(&self.key, &values, policy.policy_ref.as_ref())
+            .find(&self.owner.key, &values, policy.policy_ref.as_ref())
             .ok_or_else(|| Refusal::NotSigned { pcr7: pcrs(&values).get(&7).copied().unwrap_or_default() })?;
         let authorized = Authorized { policy: &policy, pcrs: &values, signature: &entry.signature };
         seal::unseal(tpm, &srk, &sealed, &authorized).map_err(refused)
     }
-
-    /// Seals `key` for what `copy` asks for.
-    pub fn seal<T: Transport>(&self, tpm: &mut Tpm<T>, copy: Copy, key: &[u8]) -> Result<SealedCopy, Error> {
-        seal_copy(tpm, &self.key, copy, key)
-    }
-}
-
-/// Seals `key` to this TPM for the owner with the PCR key `owner`.
-fn seal_copy<T: Transport>(tpm: &mut Tpm<T>, owner: &PcrKey, copy: Copy, key: &[u8]) -> Result<SealedCopy, Error> {
-    let srk = Srk::ensure(tpm, SRK_HANDLE)?;
-    let policy = Policy {
-        key: owner,
-        policy_ref: Some(policy_ref(copy.generation).0),
-        counter: Some((Counter::at(COUNTER_INDEX), copy.counter)),
-    };
-    let sealed = seal::seal(tpm, &srk, &policy.digest(), key)?;
-    Ok(SealedCopy {
-        copy,
-        srk: srk.name().as_bytes().to_vec(),
-        owner: *owner.fingerprint(),
-        sealed: sealed.to_bytes(),
-    })
 }
 
 /// The counter's value, made if it is not there.

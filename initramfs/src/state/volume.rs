@@ -28,7 +28,7 @@ pub fn mount(state: &StateBoot) -> Result<(), Error> {
         let now = rustix::time::clock_gettime(ClockId::Realtime).tv_sec;
         ext4::make(&device, size, &ext4::Params { label: LABEL, uuid, time: u64::try_from(now).unwrap_or(0) })
             .map_err(failed)?;
-        header::file_system_is_ready(&open(&state.partition)?)?;
+        header::file_system_is_ready(&mut open(&state.partition)?)?;
         console::info("an empty file system was made on the state volume");
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -1,0 +1,103 @@
+//! What PID 1 does when it is asked.
+
+use super::machine::Machine;
+use crate::configuration::Offered;
+use crate::console;
+use crate::error::Error;
+use crate::etc;
+use crate::shutdown::Request as End;
+use crate::state;
+use ashlar_image::control::{Answer, Applied, Refusal, RefusalKind, Reply, Request};
+use ashlar_image::state::CONFIGURATION_PCR;
+use std::time::Duration;
+
+fn failed(error: impl std::fmt::Display, advice: &str) -> Refusal {
+    Refusal { kind: RefusalKind::Failed, message: error.to_string(), advice: advice.into() }
+}
+
+impl Machine {
+    /// The answer to a request; what it asks for is done or begun.
+    pub(super) fn answer(&mut self, request: Request, now: Duration) -> Answer {
+        match self.fulfil(request, now) {
+            Ok(reply) => Answer::Ok(reply),
+            Err(refusal) => Answer::Error(refusal),
+        }
+    }
+
+    fn fulfil(&mut self, request: Request, now: Duration) -> Result<Reply, Refusal> {
+        match request {
+            Request::Status => Ok(Reply::Status(Box::new(self.status(now)))),
+            Request::Services => Ok(Reply::Services(self.supervisor.states())),
+            Request::Service { name, action } => {
+                self.supervisor.control(&name, action, now, &mut self.journal)?;
+                Ok(Reply::Done)
+            }
+            Request::Configuration => Ok(Reply::Configuration(self.configuration.state())),
+            Request::Configure { envelope, dry_run } => {
+                let offered = self.configuration.offer(&envelope)?;
+                if dry_run {
+                    return Ok(Reply::Applied(self.configuration.changes(&offered)));
+                }
+                self.configure(offered, now).map(Reply::Applied)
+            }
+            Request::Measurements => self
+                .measurements()
+                .map(Reply::Measurements)
+                .map_err(|error| failed(error, "look at the TPM in the firmware's set-up")),
+            Request::Reboot => {
+                self.end(End::Reboot, "asked by the control API", now);
+                Ok(Reply::Done)
+            }
+            Request::PowerOff => {
+                self.end(End::PowerOff, "asked by the control API", now);
+                Ok(Reply::Done)
+            }
+            Request::Reseal { recovery_key } => {
+                let version = self.manifest.security_version;
+                state::reseal(&mut self.boot.state, version, &recovery_key, self.measurer.tpm())?;
+                console::info("the state volume's key was sealed anew");
+                Ok(Reply::Done)
+            }
+        }
+    }
+
+    /// Applies a configuration as a whole: network first, because it is what the kernel may refuse; then it is kept
+    /// and measured, and the rest follows it.
+    fn configure(&mut self, offered: Offered, now: Duration) -> Result<Applied, Refusal> {
+        let applied = self.configuration.changes(&offered);
+        self.network.apply(Some(&offered.config().network), now).map_err(|error| Refusal {
+            kind: RefusalKind::Invalid,
+            message: format!("network: {error}"),
+            advice: "the configuration before stays in force; correct the named setting".into(),
+        })?;
+        let digest = offered.digest();
+        if let Err(error) = self.configuration.accept(offered) {
+            let before = self.configuration.config().map(|config| &config.network);
+            let _ = self.network.apply(before, now);
+            return Err(failed(error, "look at the state volume's disk"));
+        }
+        self.measure_configuration(digest).map_err(|error| failed(error, "restart the machine"))?;
+        self.follow_configuration(now);
+        console::info(format_args!("machine configuration {} is in force", applied.serial));
+        Ok(applied)
+    }
+
+    /// Extends a configuration's digest into PCR 12.
+    pub(super) fn measure_configuration(&mut self, digest: ashlar_image::digest::Digest) -> Result<(), Error> {
+        self.measurer.extend(CONFIGURATION_PCR, "machine configuration", digest)
+    }
+
+    /// Makes everything but the network follow the configuration in force.
+    pub(super) fn follow_configuration(&mut self, now: Duration) {
+        let config = self.configuration.config();
+        if let Err(error) = etc::update(&self.manifest, config, &self.boot.state.machine_id) {
+            console::error(format_args!("/etc: {error}"));
+        }
+        self.time.set_servers(config.map_or(&[], |config| config.time.servers.as_slice()), now);
+        self.supervisor.apply(config, now, &mut self.journal);
+        self.journal.set_bound(config.map(|config| config.log.size));
+        if let (Some(watchdog), Some(config)) = (&mut self.watchdog, config) {
+            watchdog.set_timeout(config.watchdog.timeout);
+        }
+    }
+}

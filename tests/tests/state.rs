@@ -1,0 +1,267 @@
+//! The sealed state volume on machines that start for real: what opens it, what does not and says why, and the ways out.
+//!
+//! One machine is started first and leaves its volume; each test changes a twin of it.
+#![allow(clippy::unwrap_used)] // a test fails by it
+
+use ashlar_image::report::Report;
+use ashlar_keys::{KeyFolder, NewKeys};
+use ashlar_qemu::Machine;
+use ashlar_state::{Found, Header};
+use ashlar_tests::machine::{UP, ready};
+use ashlar_tests::release::new_keys;
+use ashlar_tests::{Built, Case, Lab, Run, built, tools};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
+
+/// A machine that has made its volume, and what its first boot said.
+struct Home {
+    built: &'static Built,
+    lab: Mutex<Lab>,
+    first: Report,
+}
+
+impl Home {
+    fn twin(&self) -> Lab {
+        self.lab.lock().unwrap().twin()
+    }
+}
+
+/// The machine; none, with the reason said, when it cannot be had here.
+fn home() -> Option<&'static Home> {
+    static HOME: OnceLock<Home> = OnceLock::new();
+    if !ready() {
+        return None;
+    }
+    let built = built()?;
+    Some(HOME.get_or_init(|| {
+        let mut lab = Lab::new(built);
+        let first = lab.boot();
+        Home { built, lab: Mutex::new(lab), first }
+    }))
+}
+
+fn status(report: &Report) -> &ashlar_image::control::Status {
+    report.status.as_deref().unwrap()
+}
+
+/// A release of the same recipe with something changed, in a folder of its own.
+fn release(built: &Built, security_version: u64, keys: &Path) -> (Case, PathBuf) {
+    let mut case = Case::of(built);
+    case.keys = keys.to_owned();
+    case.edit("version = \"1\"", "version = \"2\"");
+    case.edit("security-version = 1", &format!("security-version = {security_version}"));
+    let _ = case.build(&[]).ok();
+    let out = case.out();
+    (case, out)
+}
+
+/// The recovery key of a machine, out of its header with the owner's key: what the console would show without one.
+fn recovery_key(built: &Built, lab: &Lab) -> String {
+    let mut ashlar = ashlar_tests::programs::ashlar();
+    let run = Run::of(ashlar.args(["keys", "recovery-key"]).arg(&built.keys).arg(lab.disk())).ok();
+    run.stdout.trim().to_owned()
+}
+
+fn header(lab: &Lab) -> Header {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("header");
+    let partition = lab.partition("state");
+    fs::write(&path, lab.read("state", 17 << 20)).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    file.set_len(partition.end - partition.start).unwrap();
+    match ashlar_state::luks::read(&file).unwrap() {
+        Found::Volume(header) => header,
+        other => panic!("no volume but {other:?}"),
+    }
+}
+
+#[test]
+fn the_first_start_seals_and_the_next_ones_open() {
+    let Some(home) = home() else { return };
+    assert_eq!(status(&home.first).state, "new");
+    let id = status(&home.first).machine_id.clone().unwrap();
+    let mut lab = home.twin();
+    let second = lab.boot();
+    assert_eq!(status(&second).state, "tpm");
+    assert_eq!(status(&second).machine_id.as_ref(), Some(&id));
+    // The same words are in PCR 15, in the same order: the volume is the same one.
+    let of = |report: &Report| -> Vec<String> {
+        let events = report.init_log.iter().filter(|event| event.pcr == 15);
+        events.map(|event| format!("{} {}", event.event.what, event.event.digest)).collect()
+    };
+    assert_eq!(of(&home.first), of(&second));
+    assert_eq!(of(&second).len(), 2);
+    assert_ne!(second.pcrs[&15], ashlar_image::digest::Digest::ZERO);
+}
+
+/// cryptsetup knows the volume, and the recovery key from the owner's folder opens it on any Linux.
+#[test]
+fn cryptsetup_opens_it_with_the_recovery_key() {
+    let Some(home) = home() else { return };
+    let lab = home.twin();
+    let Some(mut dump) = tools::judge("cryptsetup", "cryptsetup-bin") else { return };
+    let partition = lab.partition("state");
+    let volume = lab.disk().with_file_name("state.raw");
+    let Some(mut dd) = tools::judge("dd", "coreutils") else { return };
+    let _ = Run::of(dd.args([
+        format!("if={}", lab.disk().display()),
+        format!("of={}", volume.display()),
+        "bs=1M".into(),
+        "conv=sparse".into(),
+        format!("skip={}", partition.start >> 20),
+        format!("count={}", (partition.end - partition.start) >> 20),
+    ]))
+    .ok();
+    let text = Run::of(dump.arg("luksDump").arg(&volume)).ok().stdout;
+    for word in ["aes-xts-plain64", "argon2id", "ashlar-tpm2", "ashlar-recovery"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let key = volume.with_file_name("key");
+    fs::write(&key, recovery_key(home.built, &lab)).unwrap();
+    let open = |key: &Path| {
+        let mut command = Command::new(tools::find("cryptsetup").unwrap());
+        Run::of(command.args(["luksOpen", "--test-passphrase", "--key-file"]).arg(key).arg(&volume))
+    };
+    let _ = open(&key).ok();
+    fs::write(&key, "another key").unwrap();
+    assert_ne!(open(&key).code, Some(0));
+}
+
+#[test]
+fn an_update_of_the_same_owner_opens_it_and_raises_the_floor() {
+    let Some(home) = home() else { return };
+    let mut lab = home.twin();
+    let (_case, newer) = release(home.built, 2, &home.built.keys);
+    lab.install(&newer);
+    let report = lab.boot();
+    assert_eq!(report.image_version, "2");
+    assert_eq!(status(&report).state, "tpm");
+    assert_eq!(status(&report).machine_id, status(&home.first).machine_id);
+    assert_eq!(status(&report).rollback_floor, Some(2));
+    // The older release is signed, its UKI starts, and the volume stays closed.
+    lab.install(&home.built.out);
+    let why = lab.refusal();
+    assert!(why.contains("security version 1") && why.contains("rollback floor is 2"), "{why}");
+    // The newer one still opens it.
+    lab.install(&newer);
+    assert_eq!(status(&lab.boot()).state, "tpm");
+}
+
+/// The firmware trusts the image; the volume is sealed for another PCR key.
+#[test]
+fn an_image_with_another_pcr_key_does_not_open_it() {
+    let Some(home) = home() else { return };
+    let mut lab = home.twin();
+    let folder = tempfile::tempdir().unwrap();
+    let (keys, others) = (folder.path().join("keys"), folder.path().join("others"));
+    new_keys(&others, "Somebody else");
+    ashlar_tests::folders::copy(&home.built.keys, &keys);
+    for name in ["pcr.key", "pcr.pub"] {
+        fs::copy(others.join(name), keys.join(name)).unwrap();
+    }
+    let (_case, other) = release(home.built, 1, &keys);
+    lab.install(&other);
+    assert!(lab.refusal().contains("another owner"));
+}
+
+#[test]
+fn without_secure_boot_it_stays_closed() {
+    let Some(home) = home() else { return };
+    let mut lab = home.twin();
+    lab.config_mut().variables = None;
+    assert!(lab.refusal().contains("Secure Boot is off"));
+}
+
+/// Another machine's volume, and a volume that somebody made with a key of his own and the first one's UUID, label and
+/// tokens: the attack on volumes that are known by name only.
+#[test]
+fn volumes_of_others_stay_closed() {
+    let Some(home) = home() else { return };
+    let mut other = Lab::new(home.built);
+    let _ = other.boot();
+    let mut lab = home.twin();
+    lab.take_partition("state", &other);
+    let why = lab.refusal();
+    assert!(why.contains("another TPM"), "{why}");
+
+    let mut lab = home.twin();
+    let original = header(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evil");
+    let partition = lab.partition("state");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    file.set_len(partition.end - partition.start).unwrap();
+    original.forge_with_key(&file, &[7; 64]);
+    lab.write("state", &fs::read(&path).unwrap()[..32 << 10]);
+    let why = lab.refusal();
+    assert!(why.contains("another volume was put in its place"), "{why}");
+}
+
+/// Headers that a Linux machine would take and an Ashlar machine does not.
+#[test]
+fn headers_of_another_form_are_refused() {
+    let Some(home) = home() else { return };
+    let Some(_) = tools::judge("cryptsetup", "cryptsetup-bin") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    fs::write(&key, "a passphrase").unwrap();
+    for (cipher, words) in [("cipher_null-ecb", "cipher"), ("aes-cbc-essiv:sha256", "cipher")] {
+        let mut lab = home.twin();
+        let volume = folder.path().join("volume");
+        let partition = lab.partition("state");
+        File::create(&volume).unwrap().set_len(partition.end - partition.start).unwrap();
+        let mut format = Command::new(tools::find("cryptsetup").unwrap());
+        format.args(["luksFormat", "--type", "luks2", "--batch-mode", "--pbkdf", "argon2id"]);
+        format.args(["--pbkdf-memory", "32768", "--pbkdf-force-iterations", "4", "--cipher", cipher]);
+        let _ = Run::of(format.arg("--key-file").arg(&key).arg(&volume)).ok();
+        lab.write("state", &fs::read(&volume).unwrap()[..16 << 20]);
+        let why = lab.refusal();
+        assert!(why.contains("header") && why.contains(words), "{why}");
+    }
+}
+
+/// Types the recovery key into the console when init asks for it.
+fn give_key(machine: &Machine, key: &str) -> Report {
+    machine
+        .wait_console("Recovery key (or wait", UP)
+        .unwrap_or_else(|error| panic!("{error}\n{}", machine.console()));
+    machine.type_text("wrong-key\r").unwrap();
+    machine.wait_console("another form", UP).unwrap();
+    machine.type_text(&format!("{key}\r")).unwrap();
+    let report = machine.wait_report(UP).unwrap_or_else(|error| panic!("{error}\n{}", machine.console()));
+    let _ = machine.power_down(UP).unwrap();
+    assert!(!machine.console().contains(key), "the key was echoed");
+    report
+}
+
+#[test]
+fn another_tpm_is_refused_and_the_recovery_key_seals_to_it() {
+    let Some(home) = home() else { return };
+    let mut lab = home.twin();
+    let key = recovery_key(home.built, &lab);
+    lab.replace_tpm();
+    let why = lab.refusal();
+    assert!(why.contains("no rollback counter") && why.contains("another one"), "{why}");
+    let report = lab.run(|machine| give_key(machine, &key));
+    assert_eq!(status(&report).state, "recovery-key");
+    assert_eq!(status(&report).machine_id, status(&home.first).machine_id);
+    assert!(!status(&report).good, "it must be looked at");
+    // Sealed again: nobody is asked any more.
+    assert_eq!(status(&lab.boot()).state, "tpm");
+}
+
+#[test]
+fn a_cleared_tpm_is_refused_and_the_recovery_key_seals_to_it() {
+    let Some(home) = home() else { return };
+    let mut lab = home.twin();
+    if !lab.clear_tpm() {
+        return;
+    }
+    let key = recovery_key(home.built, &lab);
+    assert!(lab.refusal().contains("it was cleared"));
+    let report = lab.run(|machine| give_key(machine, &key));
+    assert_eq!(status(&report).state, "recovery-key");
+    assert_eq!(status(&lab.boot()).state, "tpm");
+}
