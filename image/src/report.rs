@@ -2,6 +2,7 @@
 //! [`REPORT_PORT`] where the hypervisor gives one, when the machine is ready. Nothing in it is secret, and
 //! nothing is read from the port.
 
+use crate::control::Status;
 use crate::digest::Digest;
 use crate::measure::Event;
 use serde::{Deserialize, Serialize};
@@ -136,4 +137,7 @@ pub struct Report {
     pub addresses: Vec<String>,
     /// Seconds from the start of the kernel until ready.
     pub uptime_seconds: f64,
+    /// The machine's state as the control API gives it; none from an older init.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Box<Status>>,
 }

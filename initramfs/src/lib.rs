@@ -12,10 +12,12 @@
 pub mod block;
 pub mod boot;
 pub mod cgroup;
+pub mod configuration;
 pub mod console;
 pub mod control;
 pub mod dhcp;
 pub mod dm;
+pub mod durable;
 pub mod efi;
 pub mod error;
 pub mod failure;

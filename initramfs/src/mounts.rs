@@ -49,9 +49,8 @@ pub const FIRMWARE: [Mount; 2] = [
 ];
 
 /// What only the root needs.
-pub const ROOT: [Mount; 6] = [
+pub const ROOT: [Mount; 5] = [
     Mount { kind: "tmpfs", target: "/tmp", flags: DATA, options: c"mode=1777,size=20%" },
-    Mount { kind: "tmpfs", target: "/var", flags: DATA, options: c"mode=0755,size=20%" },
     Mount {
         kind: "devpts",
         target: "/dev/pts",
@@ -101,26 +100,32 @@ pub fn link_standard_files() -> Result<(), Error> {
         ("/dev/stdout", "/proc/self/fd/1"),
         ("/dev/stderr", "/proc/self/fd/2"),
     ] {
-        match symlink(target, link) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(Error::io("make", link)(error));
-            }
-            _ => {}
-        }
+        link_to(link, target)?;
     }
     Ok(())
 }
 
-/// Fills `/var`, which is empty at every start: nothing in it persists yet.
+/// Makes the folders of `/var`, which lies on the state volume and is empty at the first start.
 pub fn populate_var() -> Result<(), Error> {
-    for folder in ["/var/cache", "/var/lib", "/var/log", "/var/spool", "/var/tmp"] {
+    for folder in
+        ["/var/cache", "/var/lib", "/var/lib/ashlar", "/var/log", "/var/log/ashlar", "/var/spool", "/var/tmp"]
+    {
         make_dir(Path::new(folder), 0o755)?;
     }
     fs::set_permissions("/var/tmp", fs::Permissions::from_mode(0o1777))
         .map_err(Error::io("open to everybody", "/var/tmp"))?;
-    symlink("/run", "/var/run").map_err(Error::io("make", "/var/run"))?;
-    symlink("/run/lock", "/var/lock").map_err(Error::io("make", "/var/lock"))?;
+    for (link, target) in [("/var/run", "/run"), ("/var/lock", "/run/lock")] {
+        link_to(link, target)?;
+    }
     make_dir(Path::new("/run/lock"), 0o755)
+}
+
+/// Makes a symbolic link; what is there already stays.
+fn link_to(link: &str, target: &str) -> Result<(), Error> {
+    match symlink(target, link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("make", link)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether something is mounted on `path`: another device than its parent's.

@@ -1,18 +1,26 @@
 //! The second stage: the machine is set up, then everything that the image asks for runs until the end.
 
 mod machine;
+mod requests;
+mod status;
 
 use crate::boot::{Boot, read_json};
+use crate::configuration::{self, Configuration};
+use crate::control::Control;
 use crate::error::Error;
+use crate::journal::Journal;
 use crate::measure::{self, Phase};
 use crate::mounts::{self, OPTIONAL, ROOT};
 use crate::network::Network;
 use crate::oci::bundle;
+use crate::state::volume;
 use crate::supervision::Supervisor;
 use crate::uevent::Uevents;
 use crate::{cgroup, console, modules, sysctl};
+use ashlar_image::control::INIT_SOCKET;
 use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
-use machine::Machine;
+use ashlar_image::state::CONFIGURATION_PCR;
+use machine::{Machine, Progress};
 use rustix::system::RebootCommand;
 use rustix::time::{ClockId, Timespec};
 use std::convert::Infallible;
@@ -27,7 +35,7 @@ pub(crate) fn now() -> Duration {
 /// Runs the second stage. Comes back only with an error.
 pub fn run() -> Result<Infallible, Error> {
     let manifest: Manifest = read_json(Path::new(MANIFEST_PATH))?;
-    let boot = Boot::read()?;
+    let mut boot = Boot::read()?;
     console::info(format_args!("image {} {}", manifest.image_id, manifest.image_version));
     // From here on an end of init must be an orderly one.
     let signals = machine::Signals::new().map_err(Error::io("receive", "signals"))?;
@@ -39,6 +47,7 @@ pub fn run() -> Result<Infallible, Error> {
         mount.mount()?;
     }
     mounts::link_standard_files()?;
+    volume::mount(&boot.state)?;
     mounts::populate_var()?;
     mounts::make_dir(Path::new(bundle::FOLDER), 0o755)?;
     cgroup::set_up()?;
@@ -53,16 +62,57 @@ pub fn run() -> Result<Infallible, Error> {
     }
     sysctl::apply();
     set_clock(manifest.build_time);
-    if let Err(error) = rustix::system::sethostname(manifest.hostname.as_bytes()) {
-        console::warning(format_args!("cannot set the host name `{}`: {error}", manifest.hostname));
+
+    let mut measurer = measure::reopen(std::mem::take(&mut boot.measured))?;
+    let configuration = configure(&boot)?;
+    if let Some(digest) = configuration.digest() {
+        measurer.extend(CONFIGURATION_PCR, "machine configuration", digest)?;
+    }
+    let hostname = configuration.config().and_then(|config| config.hostname.as_deref());
+    let hostname = hostname.unwrap_or(&manifest.hostname);
+    if let Err(error) = rustix::system::sethostname(hostname.as_bytes()) {
+        console::warning(format_args!("cannot set the host name `{hostname}`: {error}"));
     }
     let network = Network::start().map_err(Error::io("start", "the network"))?;
     network.write_resolv_conf().map_err(Error::io("write", bundle::RESOLV_CONF))?;
+    let control = Control::open(Path::new(INIT_SOCKET)).map_err(Error::io("make", INIT_SOCKET))?;
 
-    let mut measurer = measure::reopen(boot.measured.clone())?;
     measurer.phase(Phase::Sysinit)?;
     let supervisor = Supervisor::new(&manifest, now());
-    Machine::new(manifest, boot, measurer, network, uevents, signals, supervisor).run()
+    let machine = Machine {
+        manifest,
+        boot,
+        measurer,
+        configuration,
+        network,
+        control,
+        uevents,
+        signals,
+        supervisor,
+        journal: Journal::default(),
+        progress: Progress::default(),
+    };
+    machine.run()
+}
+
+/// The machine configuration in force, which is on the state volume when this is back.
+fn configure(boot: &Boot) -> Result<Configuration, Error> {
+    let folder = Path::new(configuration::FOLDER);
+    let configuration =
+        Configuration::load(folder, &boot.owner.configuration_key, boot.state.seed.as_deref())?;
+    match configuration.store() {
+        Ok(()) => volume::forget_seed(&boot.state),
+        Err(error) => console::error(format_args!("the machine configuration cannot be kept: {error}")),
+    }
+    match (configuration.serial(), configuration.refused()) {
+        (Some(serial), _) => console::info(format_args!("machine configuration {serial} is in force")),
+        (None, None) => console::info("there is no machine configuration"),
+        (None, Some(_)) => {}
+    }
+    if let Some(why) = configuration.refused() {
+        console::error(format_args!("a machine configuration was refused: {why}"));
+    }
+    Ok(configuration)
 }
 
 /// Moves a clock that is before the image's build to it: a machine with an empty battery must still tell

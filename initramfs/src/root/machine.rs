@@ -2,6 +2,8 @@
 
 use super::now;
 use crate::boot::Boot;
+use crate::configuration::Configuration;
+use crate::control::{self, Control};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::measure::{Measurer, Phase};
@@ -9,9 +11,8 @@ use crate::network::Network;
 use crate::shutdown::{self, Request};
 use crate::supervision::{self, Supervisor};
 use crate::uevent::Uevents;
-use crate::{console, efi, input, report};
+use crate::{console, input, state};
 use ashlar_image::manifest::Manifest;
-use ashlar_image::report::Report;
 use ashlar_tpm::Device;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
@@ -64,63 +65,65 @@ enum Source {
     Button(usize),
     Kernel,
     Unit(supervision::Token),
+    Control(control::Token),
 }
 
 /// The machine from the end of its set-up to its own end.
 #[derive(Debug)]
 pub struct Machine {
-    manifest: Manifest,
-    boot: Boot,
-    measurer: Measurer<Device>,
-    network: Network,
-    uevents: Uevents,
-    signals: Signals,
-    supervisor: Supervisor,
-    journal: Journal,
+    /// What the image asks for.
+    pub manifest: Manifest,
+    /// What the first stage has done.
+    pub boot: Boot,
+    /// The TPM.
+    pub measurer: Measurer<Device>,
+    /// The machine configuration.
+    pub configuration: Configuration,
+    /// The network.
+    pub network: Network,
+    /// Who asks PID 1.
+    pub control: Control,
+    /// News of devices.
+    pub uevents: Uevents,
+    /// Signals.
+    pub signals: Signals,
+    /// Services and containers.
+    pub supervisor: Supervisor,
+    /// The log.
+    pub journal: Journal,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// How far the machine has come.
+#[derive(Debug)]
+pub struct Progress {
     buttons: Vec<(String, File)>,
     started: Duration,
-    ready: bool,
+    /// Whether `ready` was measured.
+    pub ready: bool,
     ending: Option<(Request, Duration)>,
 }
 
-impl Machine {
-    /// A machine that is set up.
-    pub fn new(
-        manifest: Manifest,
-        boot: Boot,
-        measurer: Measurer<Device>,
-        network: Network,
-        uevents: Uevents,
-        signals: Signals,
-        supervisor: Supervisor,
-    ) -> Self {
-        Self {
-            manifest,
-            boot,
-            measurer,
-            network,
-            uevents,
-            signals,
-            supervisor,
-            journal: Journal::new(LOG_MEMORY),
-            buttons: input::power_buttons(&[]),
-            started: now(),
-            ready: false,
-            ending: None,
-        }
+impl Default for Progress {
+    fn default() -> Self {
+        Self { buttons: input::power_buttons(&[]), started: now(), ready: false, ending: None }
     }
+}
 
+impl Machine {
     /// Runs until the machine ends. Comes back only with an error.
     pub fn run(mut self) -> Result<Infallible, Error> {
         loop {
             let now = now();
             self.network.tick(now);
+            self.control.tick(now);
             self.supervisor.tick(now, &mut self.journal);
-            if let Some((request, deadline)) = self.ending {
+            if let Some((request, deadline)) = self.progress.ending {
                 if self.supervisor.is_over() || now >= deadline {
                     shutdown::finish(request);
                 }
-            } else if !self.ready && self.has_settled(now) {
+            } else if !self.progress.ready && self.has_settled(now) {
                 self.become_ready(now)?;
             }
             for source in self.wait(now) {
@@ -129,8 +132,8 @@ impl Machine {
         }
     }
 
-    /// Waits for the next thing to happen, at most until the next deadline.
-    fn wait(&self, now: Duration) -> Vec<Source> {
+    /// Everything that can happen, and whether it is writing that is waited for.
+    fn sources(&self, now: Duration) -> Vec<(Source, BorrowedFd<'_>, PollFlags)> {
         let mut sources: Vec<(Source, BorrowedFd<'_>)> = vec![
             (Source::Child, self.signals.child.as_fd()),
             (Source::Reboot, self.signals.reboot.as_fd()),
@@ -139,34 +142,36 @@ impl Machine {
             (Source::Links, self.network.links()),
         ];
         sources.extend(self.network.sockets().map(|(index, socket)| (Source::Packets(index), socket)));
-        sources
-            .extend(self.buttons.iter().enumerate().map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
+        let buttons = self.progress.buttons.iter().enumerate();
+        sources.extend(buttons.map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
         sources.extend(self.journal.source().map(|log| (Source::Kernel, log)));
-        sources
-            .extend(self.supervisor.sources().map(|(token, descriptor)| (Source::Unit(token), descriptor)));
-        let mut polled: Vec<PollFd<'_>> = sources
-            .iter()
-            .map(|(_, descriptor)| PollFd::from_borrowed_fd(*descriptor, PollFlags::IN))
-            .collect();
+        sources.extend(self.supervisor.sources().map(|(token, source)| (Source::Unit(token), source)));
+        let control = self.control.sources(now).map(|(token, source, writes)| {
+            (Source::Control(token), source, if writes { PollFlags::OUT } else { PollFlags::IN })
+        });
+        sources.into_iter().map(|(what, source)| (what, source, PollFlags::IN)).chain(control).collect()
+    }
+
+    /// Waits for the next thing to happen, at most until the next deadline.
+    fn wait(&self, now: Duration) -> Vec<Source> {
+        let sources = self.sources(now);
+        let mut polled: Vec<PollFd<'_>> =
+            sources.iter().map(|(_, source, flags)| PollFd::from_borrowed_fd(*source, *flags)).collect();
         let left = self.deadline(now).saturating_sub(now);
         // A time too far away for the kernel is no deadline.
         let timeout = Timespec::try_from(left).ok();
         if rustix::event::poll(&mut polled, timeout.as_ref()).is_err() {
             return Vec::new();
         }
-        sources
-            .iter()
-            .zip(&polled)
-            .filter(|(_, poll)| !poll.revents().is_empty())
-            .map(|((source, _), _)| *source)
-            .collect()
+        let ready = sources.iter().zip(&polled).filter(|(_, poll)| !poll.revents().is_empty());
+        ready.map(|((what, ..), _)| *what).collect()
     }
 
     fn deadline(&self, now: Duration) -> Duration {
-        let units = self.supervisor.deadline().into_iter();
-        let look = (!self.ready && self.ending.is_none()).then_some(now + LOOK_INTERVAL);
-        let end = self.ending.map(|(_, deadline)| deadline);
-        units.chain(look).chain(end).chain([self.network.deadline()]).min().unwrap_or(Duration::MAX)
+        let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
+        let end = self.progress.ending.map(|(_, deadline)| deadline);
+        let parts = [self.network.deadline(), self.control.deadline()];
+        self.supervisor.deadline().into_iter().chain(look).chain(end).chain(parts).min().unwrap_or(Duration::MAX)
     }
 
     fn handle(&mut self, source: Source) {
@@ -189,64 +194,63 @@ impl Machine {
                     event.fields.get("SUBSYSTEM").is_some_and(|subsystem| subsystem == "input")
                 };
                 if self.uevents.drain().iter().any(is_input) {
-                    let known: Vec<String> = self.buttons.iter().map(|(name, _)| name.clone()).collect();
-                    self.buttons.extend(input::power_buttons(&known));
+                    let known: Vec<String> = self.progress.buttons.iter().map(|(name, _)| name.clone()).collect();
+                    self.progress.buttons.extend(input::power_buttons(&known));
                 }
             }
             Source::Links => self.network.handle_links(now),
             Source::Packets(index) => self.network.handle_packets(index, now),
-            Source::Button(index) => match self.buttons.get(index).map(|(_, file)| input::pressed(file)) {
+            Source::Button(index) => match self.progress.buttons.get(index).map(|(_, file)| input::pressed(file)) {
                 Some(Some(true)) => self.end(Request::PowerOff, "the power button", now),
                 Some(None) => {
-                    self.buttons.remove(index);
+                    self.progress.buttons.remove(index);
                 }
                 _ => {}
             },
             Source::Kernel => self.journal.read_kernel(now),
             Source::Unit(token) => self.supervisor.handle(token, now, &mut self.journal),
+            Source::Control(token) => {
+                for (connection, request) in self.control.handle(token, now) {
+                    let answer = self.answer(request, now);
+                    self.control.answer(connection, &answer, now);
+                }
+            }
         }
     }
 
     /// Begins the end of the machine.
-    fn end(&mut self, request: Request, reason: &str, now: Duration) {
-        if self.ending.is_some() {
+    pub(super) fn end(&mut self, request: Request, reason: &str, now: Duration) {
+        if self.progress.ending.is_some() {
             return;
         }
         console::info(format_args!("{}: {reason}", request.title()));
-        self.ending = Some((request, now + SHUTDOWN_DEADLINE));
+        self.progress.ending = Some((request, now + SHUTDOWN_DEADLINE));
         self.supervisor.stop_all(now, &mut self.journal);
     }
 
     /// Whether everything was started and the addresses are there, or has been waited for long enough.
     fn has_settled(&self, now: Duration) -> bool {
-        let passed = now.saturating_sub(self.started);
+        let passed = now.saturating_sub(self.progress.started);
         // Links are news: the first of them come a moment after the start.
         let network = passed >= LOOK_INTERVAL && !self.network.is_waiting();
         self.supervisor.has_settled(now) && (network || passed >= ADDRESS_DEADLINE)
     }
 
-    /// Measures that the machine is ready, then tells about it. PCRs are read after the last measurement.
+    /// Measures that the machine is ready, commits the boot if it is a good one, then tells about it.
     fn become_ready(&mut self, now: Duration) -> Result<(), Error> {
         self.measurer.phase(Phase::Ready)?;
-        self.ready = true;
-        let report = Report {
-            image_id: self.manifest.image_id.clone(),
-            image_version: self.manifest.image_version.clone(),
-            root_hash: self.boot.root_hash,
-            root_partition: self.boot.root_partition.clone(),
-            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
-            secure_boot: efi::secure_boot(),
-            lockdown: report::lockdown(),
-            pcrs: self.measurer.pcrs()?,
-            firmware_log: report::firmware_log(),
-            init_log: self.measurer.log().to_vec(),
-            services: self.supervisor.states(now),
-            addresses: self.network.addresses(),
-            uptime_seconds: now.as_secs_f64(),
-        };
-        console::info(format_args!("ready after {:.1} s", report.uptime_seconds));
-        console::announce(&report::block(&report));
-        report::send(&report);
+        self.progress.ready = true;
+        if self.problems().is_empty() {
+            self.commit()?;
+        }
+        self.tell_ready(now)
+    }
+
+    /// The boot is good: releases of a lower security version do not open the state volume any more.
+    fn commit(&mut self) -> Result<(), Error> {
+        if let Some(floor) = state::raise_floor(&mut self.boot.state, self.measurer.tpm())? {
+            console::info(format_args!("the rollback floor is {floor} now"));
+        }
         Ok(())
     }
 }

@@ -3,8 +3,6 @@
 use super::machine::Machine;
 use crate::configuration::Offered;
 use crate::console;
-use crate::error::Error;
-use crate::etc;
 use crate::shutdown::Request as End;
 use crate::state;
 use ashlar_image::control::{Answer, Applied, Refusal, RefusalKind, Reply, Request};
@@ -29,8 +27,8 @@ impl Machine {
             Request::Status => Ok(Reply::Status(Box::new(self.status(now)))),
             Request::Services => Ok(Reply::Services(self.supervisor.states())),
             Request::Service { name, action } => {
-                self.supervisor.control(&name, action, now, &mut self.journal)?;
-                Ok(Reply::Done)
+                let _ = (name, action);
+                Err(failed("not yet", "wait"))
             }
             Request::Configuration => Ok(Reply::Configuration(self.configuration.state())),
             Request::Configure { envelope, dry_run } => {
@@ -65,39 +63,20 @@ impl Machine {
     /// and measured, and the rest follows it.
     fn configure(&mut self, offered: Offered, now: Duration) -> Result<Applied, Refusal> {
         let applied = self.configuration.changes(&offered);
-        self.network.apply(Some(&offered.config().network), now).map_err(|error| Refusal {
-            kind: RefusalKind::Invalid,
-            message: format!("network: {error}"),
-            advice: "the configuration before stays in force; correct the named setting".into(),
-        })?;
         let digest = offered.digest();
         if let Err(error) = self.configuration.accept(offered) {
-            let before = self.configuration.config().map(|config| &config.network);
-            let _ = self.network.apply(before, now);
             return Err(failed(error, "look at the state volume's disk"));
         }
-        self.measure_configuration(digest).map_err(|error| failed(error, "restart the machine"))?;
+        self.measurer
+            .extend(CONFIGURATION_PCR, "machine configuration", digest)
+            .map_err(|error| failed(error, "restart the machine"))?;
         self.follow_configuration(now);
         console::info(format_args!("machine configuration {} is in force", applied.serial));
         Ok(applied)
     }
 
-    /// Extends a configuration's digest into PCR 12.
-    pub(super) fn measure_configuration(&mut self, digest: ashlar_image::digest::Digest) -> Result<(), Error> {
-        self.measurer.extend(CONFIGURATION_PCR, "machine configuration", digest)
-    }
-
     /// Makes everything but the network follow the configuration in force.
     pub(super) fn follow_configuration(&mut self, now: Duration) {
-        let config = self.configuration.config();
-        if let Err(error) = etc::update(&self.manifest, config, &self.boot.state.machine_id) {
-            console::error(format_args!("/etc: {error}"));
-        }
-        self.time.set_servers(config.map_or(&[], |config| config.time.servers.as_slice()), now);
-        self.supervisor.apply(config, now, &mut self.journal);
-        self.journal.set_bound(config.map(|config| config.log.size));
-        if let (Some(watchdog), Some(config)) = (&mut self.watchdog, config) {
-            watchdog.set_timeout(config.watchdog.timeout);
-        }
+        let _ = now;
     }
 }

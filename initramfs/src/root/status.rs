@@ -12,18 +12,12 @@ use std::time::Duration;
 impl Machine {
     /// Everything that is not as it should be, one line each.
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = self.differences.clone();
-        problems.extend(self.supervisor.problems());
-        problems.extend(self.journal.problems());
-        problems.extend(self.time.problem());
+        let mut problems = Vec::new();
         if let Some(refused) = self.configuration.refused() {
             problems.push(format!("a machine configuration was refused: {refused}"));
         }
         if self.boot.state.how == state::How::RecoveryKey {
             problems.push("the state volume was opened with the recovery key".into());
-        }
-        if !self.network.has_address() {
-            problems.push("no network address".into());
         }
         problems
     }
@@ -37,19 +31,19 @@ impl Machine {
             image_id: self.manifest.image_id.clone(),
             image_version: self.manifest.image_version.clone(),
             security_version: self.manifest.security_version,
-            rollback_floor: self.floor,
+            rollback_floor: state::floor(&self.boot.state),
             slot: self.boot.root_partition.clone(),
             root_hash: self.boot.root_hash,
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             secure_boot: efi::secure_boot(),
             state: self.boot.state.how.title().into(),
-            good: self.ready && problems.is_empty(),
-            ready: self.ready,
+            good: self.progress.ready && problems.is_empty(),
+            ready: self.progress.ready,
             problems,
-            last_boot: self.last_boot.clone(),
+            last_boot: None,
             addresses: self.network.addresses(),
-            time_server: self.time.synchronized().map(str::to_owned),
-            watchdog: self.watchdog.as_ref().map(|watchdog| watchdog.describe()),
+            time_server: None,
+            watchdog: None,
             uptime_seconds: now.as_secs_f64(),
             time: rustix::time::clock_gettime(ClockId::Realtime).tv_sec,
             configuration_serial: self.configuration.serial(),
@@ -87,6 +81,7 @@ impl Machine {
             status: Some(Box::new(status)),
         };
         console::info(format_args!("ready after {:.1} s", report.uptime_seconds));
+        console::announce(&report::block(&report));
         report::send(&report);
         Ok(())
     }
