@@ -4,27 +4,27 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 use ashlar_image::report::Report;
-use ashlar_keys::{KeyFolder, NewKeys};
 use ashlar_qemu::Machine;
-use ashlar_state::{Found, Header};
+use ashlar_state::{Found, Params, RecoveryKey, VolumeKey, luks};
 use ashlar_tests::machine::{UP, ready};
 use ashlar_tests::release::new_keys;
 use ashlar_tests::{Built, Case, Lab, Run, built, tools};
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
 /// A machine that has made its volume, and what its first boot said.
 struct Home {
     built: &'static Built,
-    lab: Mutex<Lab>,
+    lab: Lab,
     first: Report,
 }
 
 impl Home {
     fn twin(&self) -> Lab {
-        self.lab.lock().unwrap().twin()
+        self.lab.twin()
     }
 }
 
@@ -36,9 +36,9 @@ fn home() -> Option<&'static Home> {
     }
     let built = built()?;
     Some(HOME.get_or_init(|| {
-        let mut lab = Lab::new(built);
+        let lab = Lab::new(built);
         let first = lab.boot();
-        Home { built, lab: Mutex::new(lab), first }
+        Home { built, lab, first }
     }))
 }
 
@@ -64,17 +64,11 @@ fn recovery_key(built: &Built, lab: &Lab) -> String {
     run.stdout.trim().to_owned()
 }
 
-fn header(lab: &Lab) -> Header {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("header");
-    let partition = lab.partition("state");
-    fs::write(&path, lab.read("state", 17 << 20)).unwrap();
-    let file = File::options().read(true).write(true).open(&path).unwrap();
-    file.set_len(partition.end - partition.start).unwrap();
-    match ashlar_state::luks::read(&file).unwrap() {
-        Found::Volume(header) => header,
-        other => panic!("no volume but {other:?}"),
-    }
+/// The state volume of a machine as a file.
+fn volume(lab: &Lab) -> PathBuf {
+    let path = lab.scratch("state.raw");
+    lab.partition("state").copy_to(&path);
+    path
 }
 
 #[test]
@@ -82,7 +76,7 @@ fn the_first_start_seals_and_the_next_ones_open() {
     let Some(home) = home() else { return };
     assert_eq!(status(&home.first).state, "new");
     let id = status(&home.first).machine_id.clone().unwrap();
-    let mut lab = home.twin();
+    let lab = home.twin();
     let second = lab.boot();
     assert_eq!(status(&second).state, "tpm");
     assert_eq!(status(&second).machine_id.as_ref(), Some(&id));
@@ -102,18 +96,7 @@ fn cryptsetup_opens_it_with_the_recovery_key() {
     let Some(home) = home() else { return };
     let lab = home.twin();
     let Some(mut dump) = tools::judge("cryptsetup", "cryptsetup-bin") else { return };
-    let partition = lab.partition("state");
-    let volume = lab.disk().with_file_name("state.raw");
-    let Some(mut dd) = tools::judge("dd", "coreutils") else { return };
-    let _ = Run::of(dd.args([
-        format!("if={}", lab.disk().display()),
-        format!("of={}", volume.display()),
-        "bs=1M".into(),
-        "conv=sparse".into(),
-        format!("skip={}", partition.start >> 20),
-        format!("count={}", (partition.end - partition.start) >> 20),
-    ]))
-    .ok();
+    let volume = volume(&lab);
     let text = Run::of(dump.arg("luksDump").arg(&volume)).ok().stdout;
     for word in ["aes-xts-plain64", "argon2id", "ashlar-tpm2", "ashlar-recovery"] {
         assert!(text.contains(word), "{word} in {text}");
@@ -132,7 +115,7 @@ fn cryptsetup_opens_it_with_the_recovery_key() {
 #[test]
 fn an_update_of_the_same_owner_opens_it_and_raises_the_floor() {
     let Some(home) = home() else { return };
-    let mut lab = home.twin();
+    let lab = home.twin();
     let (_case, newer) = release(home.built, 2, &home.built.keys);
     lab.install(&newer);
     let report = lab.boot();
@@ -153,7 +136,7 @@ fn an_update_of_the_same_owner_opens_it_and_raises_the_floor() {
 #[test]
 fn an_image_with_another_pcr_key_does_not_open_it() {
     let Some(home) = home() else { return };
-    let mut lab = home.twin();
+    let lab = home.twin();
     let folder = tempfile::tempdir().unwrap();
     let (keys, others) = (folder.path().join("keys"), folder.path().join("others"));
     new_keys(&others, "Somebody else");
@@ -169,8 +152,9 @@ fn an_image_with_another_pcr_key_does_not_open_it() {
 #[test]
 fn without_secure_boot_it_stays_closed() {
     let Some(home) = home() else { return };
-    let mut lab = home.twin();
-    lab.config_mut().variables = None;
+    let lab = home.twin();
+    let firmware = ashlar_qemu::Firmware::find().unwrap();
+    lab.stopped().set_variables(&fs::read(firmware.variables).unwrap()).unwrap();
     assert!(lab.refusal().contains("Secure Boot is off"));
 }
 
@@ -179,24 +163,41 @@ fn without_secure_boot_it_stays_closed() {
 #[test]
 fn volumes_of_others_stay_closed() {
     let Some(home) = home() else { return };
-    let mut other = Lab::new(home.built);
+    let other = Lab::new(home.built);
     let _ = other.boot();
-    let mut lab = home.twin();
-    lab.take_partition("state", &other);
+    let lab = home.twin();
+    lab.partition("state").copy_of(&other.partition("state"));
     let why = lab.refusal();
     assert!(why.contains("another TPM"), "{why}");
 
-    let mut lab = home.twin();
-    let original = header(&lab);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("evil");
-    let partition = lab.partition("state");
-    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-    file.set_len(partition.end - partition.start).unwrap();
-    original.forge_with_key(&file, &[7; 64]);
-    lab.write("state", &fs::read(&path).unwrap()[..32 << 10]);
+    let lab = home.twin();
+    forge(&lab);
     let why = lab.refusal();
     assert!(why.contains("another volume was put in its place"), "{why}");
+}
+
+/// Puts a volume with a key of its own in the place of a machine's, with the UUID, label and tokens of that one.
+fn forge(lab: &Lab) {
+    let path = volume(lab);
+    let Found::Volume(original) = luks::read(&File::open(&path).unwrap()).unwrap() else { panic!("no volume") };
+    let mut file = File::options().read(true).write(true).open(&path).unwrap();
+    file.write_all_at(&vec![0; 32 << 20], 0).unwrap();
+    let params = Params {
+        volume_key: &VolumeKey::new([7; 64]),
+        recovery_key: &RecoveryKey::from_random([8; 32]),
+        uuid: original.uuid(),
+        label: &original.label(),
+        sector_size: 4096,
+        tokens: original.tokens(),
+    };
+    let mut counter = 0;
+    let mut random = |bytes: &mut [u8]| {
+        counter += 1;
+        bytes.fill(counter);
+        Ok(())
+    };
+    luks::format(&mut file, &params, &mut random).unwrap();
+    lab.partition("state").copy_from(&path);
 }
 
 /// Headers that a Linux machine would take and an Ashlar machine does not.
@@ -208,15 +209,14 @@ fn headers_of_another_form_are_refused() {
     let key = folder.path().join("key");
     fs::write(&key, "a passphrase").unwrap();
     for (cipher, words) in [("cipher_null-ecb", "cipher"), ("aes-cbc-essiv:sha256", "cipher")] {
-        let mut lab = home.twin();
+        let lab = home.twin();
         let volume = folder.path().join("volume");
-        let partition = lab.partition("state");
-        File::create(&volume).unwrap().set_len(partition.end - partition.start).unwrap();
+        File::create(&volume).unwrap().set_len(lab.partition("state").len()).unwrap();
         let mut format = Command::new(tools::find("cryptsetup").unwrap());
         format.args(["luksFormat", "--type", "luks2", "--batch-mode", "--pbkdf", "argon2id"]);
         format.args(["--pbkdf-memory", "32768", "--pbkdf-force-iterations", "4", "--cipher", cipher]);
         let _ = Run::of(format.arg("--key-file").arg(&key).arg(&volume)).ok();
-        lab.write("state", &fs::read(&volume).unwrap()[..16 << 20]);
+        lab.partition("state").copy_from(&volume);
         let why = lab.refusal();
         assert!(why.contains("header") && why.contains(words), "{why}");
     }
@@ -239,9 +239,9 @@ fn give_key(machine: &Machine, key: &str) -> Report {
 #[test]
 fn another_tpm_is_refused_and_the_recovery_key_seals_to_it() {
     let Some(home) = home() else { return };
-    let mut lab = home.twin();
+    let lab = home.twin();
     let key = recovery_key(home.built, &lab);
-    lab.replace_tpm();
+    lab.stopped().remove_tpm().unwrap();
     let why = lab.refusal();
     assert!(why.contains("no rollback counter") && why.contains("another one"), "{why}");
     let report = lab.run(|machine| give_key(machine, &key));
@@ -255,10 +255,8 @@ fn another_tpm_is_refused_and_the_recovery_key_seals_to_it() {
 #[test]
 fn a_cleared_tpm_is_refused_and_the_recovery_key_seals_to_it() {
     let Some(home) = home() else { return };
-    let mut lab = home.twin();
-    if !lab.clear_tpm() {
-        return;
-    }
+    let lab = home.twin();
+    lab.stopped().tpm().unwrap().clear().unwrap();
     let key = recovery_key(home.built, &lab);
     assert!(lab.refusal().contains("it was cleared"));
     let report = lab.run(|machine| give_key(machine, &key));

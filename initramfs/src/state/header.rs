@@ -26,18 +26,45 @@ pub fn copies(header: &Header) -> Vec<SealedCopy> {
                 copy: Copy { generation: token.generation, counter: token.counter },
                 srk: token.srk_name.clone(),
                 owner: hex::decode(&token.pcr_key).ok()?.try_into().ok()?,
-                sealed: token.sealed.clone(),
+                sealed: joined(&token.public, &token.private)?,
             })
         })
         .collect()
 }
 
+/// The object as the TPM crate has it: each area behind its size (`TPM2B`, TPM 2.0 Library Specification, part 2,
+/// section 10.4.2).
+fn joined(public: &[u8], private: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(public.len() + private.len() + 4);
+    for area in [public, private] {
+        bytes.extend(u16::try_from(area.len()).ok()?.to_be_bytes());
+        bytes.extend(area);
+    }
+    Some(bytes)
+}
+
+/// The two areas of an object; empty ones where it is none.
+fn parted(object: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let area = |bytes: &[u8]| -> Option<(Vec<u8>, Vec<u8>)> {
+        let (size, rest) = bytes.split_first_chunk::<2>()?;
+        let (area, rest) = rest.split_at_checked(u16::from_be_bytes(*size).into())?;
+        Some((area.to_vec(), rest.to_vec()))
+    };
+    let parts = || {
+        let (public, rest) = area(object)?;
+        Some((public, area(&rest)?.0))
+    };
+    parts().unwrap_or_default()
+}
+
 fn token(copy: &SealedCopy) -> Token {
+    let (public, private) = parted(&copy.sealed);
     Tpm2Token {
         generation: copy.copy.generation,
         counter: copy.copy.counter,
         srk_name: copy.srk.clone(),
-        sealed: copy.sealed.clone(),
+        public,
+        private,
         pcr_key: hex::encode(copy.owner),
     }
     .into()
@@ -95,4 +122,18 @@ fn write(file: &mut File, header: &Header, tokens: Vec<Token>) -> Result<Header,
         .with_tokens(tokens)
         .and_then(|header| header.write_update(file, &mut fill_random))
         .map_err(Error::StateHeader)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_parted_and_joined() {
+        let object = [0, 2, 1, 2, 0, 3, 7, 8, 9];
+        let (public, private) = parted(&object);
+        assert_eq!((public.as_slice(), private.as_slice()), (&[1, 2][..], &[7, 8, 9][..]));
+        assert_eq!(joined(&public, &private).unwrap(), object);
+        assert_eq!(parted(&object[..8]), Default::default());
+    }
 }
