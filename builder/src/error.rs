@@ -83,6 +83,10 @@ pub enum BuildError {
         /// What is wrong.
         why: String,
     },
+    /// A recovery key cannot be had.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Recovery(#[from] crate::recovery::RecoveryError),
     /// Packages cannot be had.
     #[error(transparent)]
     Packages(#[from] ashlar_debian::Error),
@@ -304,6 +308,7 @@ impl BuildError {
             | Self::NoInit { .. }
             | Self::BadInit { .. }
             | Self::BadOwner { .. }
+            | Self::Recovery(_)
             | Self::Json(_)
             | Self::Inspect(_)
             | Self::Input { .. }

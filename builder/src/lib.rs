@@ -16,5 +16,6 @@ pub mod output;
 pub mod packages;
 pub mod progress;
 pub mod recipe;
+pub mod recovery;
 pub mod store;
 pub mod timings;

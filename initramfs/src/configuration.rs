@@ -166,9 +166,11 @@ impl Configuration {
                     kind: if signature { RefusalKind::Forbidden } else { RefusalKind::Invalid },
                     message,
                     advice: if signature {
-                        "sign it with the configuration key of this image's owner (`ashlar machine sign`)".into()
+                        "sign it with the configuration key of this image's owner (`ashlar machine sign`)"
+                            .into()
                     } else {
-                        "correct it, `ashlar machine check` it, and sign it again; the one in force stays".into()
+                        "correct it, `ashlar machine check` it, and sign it again; the one in force stays"
+                            .into()
                     },
                 })
             }

@@ -1,8 +1,8 @@
 //! Why the machine cannot start.
 
 use crate::efi::EfiError;
-use crate::state::choice::Refusal;
 use crate::guid::Guid;
+use crate::state::choice::Refusal;
 use ashlar_image::cmdline::CmdlineError;
 use ashlar_image::digest::Digest;
 use std::io;
@@ -159,7 +159,9 @@ impl Error {
             Self::Module { .. } | Self::ModuleName(_) => {
                 "see that the module belongs to this kernel and is signed with it, then build the image again"
             }
-            Self::Cmdline(_) | Self::OwnerKey => "build the image again with `ashlar build`; this one was not made by it",
+            Self::Cmdline(_) | Self::OwnerKey => {
+                "build the image again with `ashlar build`; this one was not made by it"
+            }
             Self::NoTpm { .. } => {
                 "switch the TPM 2.0 on in the firmware's set-up; if it is on, name its driver in the recipe's \
                  `initramfs-modules`"
@@ -185,7 +187,9 @@ impl Error {
                  lines above"
             }
             Self::State(refusal) => refusal.advice(),
-            Self::NoStatePartition(_) => "write the image to the disk again: its partition table is not the image's",
+            Self::NoStatePartition(_) => {
+                "write the image to the disk again: its partition table is not the image's"
+            }
             Self::StateHeader(_) => "look whether the disk takes writes; if it does not, replace it",
             Self::FileSystem { .. } => {
                 "open the volume on another machine with the recovery key (`cryptsetup open`) and run `e2fsck` on it"

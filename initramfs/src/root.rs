@@ -1,5 +1,6 @@
 //! The second stage: the machine is set up, then everything that the image asks for runs until the end.
 
+mod builtin;
 mod machine;
 mod requests;
 mod status;
@@ -17,7 +18,8 @@ use crate::state::volume;
 use crate::supervision::Supervisor;
 use crate::uevent::Uevents;
 use crate::{cgroup, console, modules, sysctl};
-use ashlar_image::control::INIT_SOCKET;
+use ashlar_image::control::{INIT_SOCKET, LOG_FOLDER};
+use ashlar_image::machine::Log;
 use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use ashlar_image::state::CONFIGURATION_PCR;
 use machine::{Machine, Progress};
@@ -27,6 +29,9 @@ use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
 
+/// Bytes of the log that wait in memory for the disk.
+const LOG_MEMORY: usize = 1 << 20;
+
 /// Time since the kernel's start. It goes on while the machine sleeps, as leases do.
 pub(crate) fn now() -> Duration {
     Duration::try_from(rustix::time::clock_gettime(ClockId::Boottime)).unwrap_or_default()
@@ -34,7 +39,7 @@ pub(crate) fn now() -> Duration {
 
 /// Runs the second stage. Comes back only with an error.
 pub fn run() -> Result<Infallible, Error> {
-    let manifest: Manifest = read_json(Path::new(MANIFEST_PATH))?;
+    let mut manifest: Manifest = read_json(Path::new(MANIFEST_PATH))?;
     let mut boot = Boot::read()?;
     console::info(format_args!("image {} {}", manifest.image_id, manifest.image_version));
     // From here on an end of init must be an orderly one.
@@ -60,6 +65,7 @@ pub fn run() -> Result<Infallible, Error> {
             console::warning(error);
         }
     }
+    let mut journal = Journal::new(LOG_MEMORY);
     sysctl::apply();
     set_clock(manifest.build_time);
 
@@ -67,6 +73,10 @@ pub fn run() -> Result<Infallible, Error> {
     let configuration = configure(&boot)?;
     if let Some(digest) = configuration.digest() {
         measurer.extend(CONFIGURATION_PCR, "machine configuration", digest)?;
+    }
+    let log = configuration.config().map_or_else(Log::default, |config| config.log.clone());
+    if let Err(error) = journal.persist(Path::new(LOG_FOLDER), log.size.0) {
+        console::error(format_args!("the log stays in memory: {error}"));
     }
     let hostname = configuration.config().and_then(|config| config.hostname.as_deref());
     let hostname = hostname.unwrap_or(&manifest.hostname);
@@ -78,7 +88,9 @@ pub fn run() -> Result<Infallible, Error> {
     let control = Control::open(Path::new(INIT_SOCKET)).map_err(Error::io("make", INIT_SOCKET))?;
 
     measurer.phase(Phase::Sysinit)?;
-    let supervisor = Supervisor::new(&manifest, now());
+    manifest.services.insert(builtin::CONTROL.to_owned(), builtin::control(configuration.config())?);
+    let mut supervisor = Supervisor::new(&manifest, now());
+    supervisor.apply(configuration.config(), now());
     let machine = Machine {
         manifest,
         boot,
@@ -89,7 +101,7 @@ pub fn run() -> Result<Infallible, Error> {
         uevents,
         signals,
         supervisor,
-        journal: Journal::default(),
+        journal,
         progress: Progress::default(),
     };
     machine.run()

@@ -71,7 +71,8 @@ impl Lab {
     /// Starts it and waits until it is ready, then switches it off in order.
     pub fn boot(&self) -> Report {
         self.run(|machine| {
-            let report = machine.wait_report(UP).unwrap_or_else(|error| panic!("{error}\n{}", machine.console()));
+            let report =
+                machine.wait_report(UP).unwrap_or_else(|error| panic!("{error}\n{}", machine.console()));
             let exit = machine.power_down(UP).unwrap();
             assert!(exit.orderly(), "{exit}\n{}", machine.console());
             report

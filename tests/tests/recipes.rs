@@ -513,7 +513,9 @@ fn the_schema_takes_what_the_program_takes() {
     let mut paths: Vec<_> = std::fs::read_dir(examples)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "toml") && !path.ends_with("machine.toml"))
+        .filter(|path| {
+            path.extension().is_some_and(|ending| ending == "toml") && !path.ends_with("machine.toml")
+        })
         // The schema is that of a whole recipe; one that extends another need not be whole.
         .filter(|path| !std::fs::read_to_string(path).unwrap().contains("\nextends = "))
         .collect();

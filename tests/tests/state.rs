@@ -179,7 +179,9 @@ fn volumes_of_others_stay_closed() {
 /// Puts a volume with a key of its own in the place of a machine's, with the UUID, label and tokens of that one.
 fn forge(lab: &Lab) {
     let path = volume(lab);
-    let Found::Volume(original) = luks::read(&File::open(&path).unwrap()).unwrap() else { panic!("no volume") };
+    let Found::Volume(original) = luks::read(&File::open(&path).unwrap()).unwrap() else {
+        panic!("no volume")
+    };
     let mut file = File::options().read(true).write(true).open(&path).unwrap();
     file.write_all_at(&vec![0; 32 << 20], 0).unwrap();
     let params = Params {

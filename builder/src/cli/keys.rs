@@ -55,6 +55,8 @@ pub(super) enum Keys {
     Show(Show),
     /// Put the private half of a key from its file on a token
     Import(Import),
+    /// Tell the recovery key of a machine's state volume, with the owner's private `recovery.key`
+    RecoveryKey(RecoveryKey),
     /// Tell what PCR 7 is on a machine with these keys, now or after a change of dbx
     Pcr7(Pcr7),
 }
@@ -66,6 +68,36 @@ pub(super) struct Pcr7 {
     /// Content of dbx after the change: signature lists, as efivarfs has them behind four bytes of attributes
     #[arg(long, value_name = "FILE")]
     dbx: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecoveryKey {
+    /// The folder
+    directory: PathBuf,
+    /// The machine's disk, an image of it, or of its state partition alone
+    disk: PathBuf,
+    /// File with the passphrase of `recovery.key`, which is asked for otherwise
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+impl RecoveryKey {
+    fn run(self) -> Result<ExitCode, BuildError> {
+        let keys = KeyFolder::open(&self.directory)?;
+        let passphrase = |path: &std::path::Path| match &self.passphrase_file {
+            Some(file) => Secret::read(file),
+            None => rpassword::prompt_password(format!("passphrase of `{}`: ", path.display()))
+                .map(Secret::new)
+                .map_err(|source| ashlar_keys::KeyError::Io {
+                    action: "ask on",
+                    path: "the terminal".into(),
+                    source,
+                }),
+        };
+        let key = crate::recovery::recovery_key(&keys, &self.disk, passphrase)?;
+        print(&format!("{}\n", *key));
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 impl Pcr7 {
@@ -264,6 +296,7 @@ impl Keys {
             Self::Show(show) => show.run(),
             Self::Import(import) => import.run(),
             Self::Pcr7(pcr7) => pcr7.run(),
+            Self::RecoveryKey(recovery) => recovery.run(),
         }
     }
 }

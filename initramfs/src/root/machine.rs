@@ -25,8 +25,6 @@ use std::time::Duration;
 
 /// How long the report waits for addresses.
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
-/// How much of the log is kept until it is on a disk, in bytes.
-const LOG_MEMORY: usize = 4 << 20;
 /// How often readiness is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long services and containers may take to stop, all together.
@@ -121,6 +119,7 @@ impl Machine {
             self.supervisor.tick(now, &mut self.journal);
             if let Some((request, deadline)) = self.progress.ending {
                 if self.supervisor.is_over() || now >= deadline {
+                    self.journal.close();
                     shutdown::finish(request);
                 }
             } else if !self.progress.ready && self.has_settled(now) {
@@ -171,7 +170,14 @@ impl Machine {
         let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
         let end = self.progress.ending.map(|(_, deadline)| deadline);
         let parts = [self.network.deadline(), self.control.deadline()];
-        self.supervisor.deadline().into_iter().chain(look).chain(end).chain(parts).min().unwrap_or(Duration::MAX)
+        self.supervisor
+            .deadline()
+            .into_iter()
+            .chain(look)
+            .chain(end)
+            .chain(parts)
+            .min()
+            .unwrap_or(Duration::MAX)
     }
 
     fn handle(&mut self, source: Source) {
@@ -194,19 +200,22 @@ impl Machine {
                     event.fields.get("SUBSYSTEM").is_some_and(|subsystem| subsystem == "input")
                 };
                 if self.uevents.drain().iter().any(is_input) {
-                    let known: Vec<String> = self.progress.buttons.iter().map(|(name, _)| name.clone()).collect();
+                    let known: Vec<String> =
+                        self.progress.buttons.iter().map(|(name, _)| name.clone()).collect();
                     self.progress.buttons.extend(input::power_buttons(&known));
                 }
             }
             Source::Links => self.network.handle_links(now),
             Source::Packets(index) => self.network.handle_packets(index, now),
-            Source::Button(index) => match self.progress.buttons.get(index).map(|(_, file)| input::pressed(file)) {
-                Some(Some(true)) => self.end(Request::PowerOff, "the power button", now),
-                Some(None) => {
-                    self.progress.buttons.remove(index);
+            Source::Button(index) => {
+                match self.progress.buttons.get(index).map(|(_, file)| input::pressed(file)) {
+                    Some(Some(true)) => self.end(Request::PowerOff, "the power button", now),
+                    Some(None) => {
+                        self.progress.buttons.remove(index);
+                    }
+                    _ => {}
                 }
-                _ => {}
-            },
+            }
             Source::Kernel => self.journal.read_kernel(now),
             Source::Unit(token) => self.supervisor.handle(token, now, &mut self.journal),
             Source::Control(token) => {
@@ -240,7 +249,7 @@ impl Machine {
     fn become_ready(&mut self, now: Duration) -> Result<(), Error> {
         self.measurer.phase(Phase::Ready)?;
         self.progress.ready = true;
-        if self.problems().is_empty() {
+        if self.problems(now).is_empty() {
             self.commit()?;
         }
         self.tell_ready(now)

@@ -1,5 +1,6 @@
 //! What PID 1 does when it is asked.
 
+use super::builtin;
 use super::machine::Machine;
 use crate::configuration::Offered;
 use crate::console;
@@ -25,10 +26,10 @@ impl Machine {
     fn fulfil(&mut self, request: Request, now: Duration) -> Result<Reply, Refusal> {
         match request {
             Request::Status => Ok(Reply::Status(Box::new(self.status(now)))),
-            Request::Services => Ok(Reply::Services(self.supervisor.states())),
+            Request::Services => Ok(Reply::Services(self.supervisor.states(now))),
             Request::Service { name, action } => {
-                let _ = (name, action);
-                Err(failed("not yet", "wait"))
+                self.supervisor.control(&name, action, now)?;
+                Ok(Reply::Done)
             }
             Request::Configuration => Ok(Reply::Configuration(self.configuration.state())),
             Request::Configure { envelope, dry_run } => {
@@ -77,6 +78,11 @@ impl Machine {
 
     /// Makes everything but the network follow the configuration in force.
     pub(super) fn follow_configuration(&mut self, now: Duration) {
-        let _ = now;
+        let config = self.configuration.config();
+        self.supervisor.apply(config, now);
+        match builtin::control(config) {
+            Ok(service) => self.supervisor.change_service(builtin::CONTROL, service, now),
+            Err(error) => console::error(error),
+        }
     }
 }

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 impl Machine {
     /// Everything that is not as it should be, one line each.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+    pub(super) fn problems(&self, now: Duration) -> Vec<String> {
+        let mut problems = self.supervisor.problems(now);
+        problems.extend(self.journal.problems());
         if let Some(refused) = self.configuration.refused() {
             problems.push(format!("a machine configuration was refused: {refused}"));
         }
@@ -24,7 +25,7 @@ impl Machine {
 
     /// The machine's state.
     pub(super) fn status(&self, now: Duration) -> Status {
-        let problems = self.problems();
+        let problems = self.problems(now);
         Status {
             machine_id: Some(self.boot.state.machine_id.clone()),
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
@@ -47,7 +48,7 @@ impl Machine {
             uptime_seconds: now.as_secs_f64(),
             time: rustix::time::clock_gettime(ClockId::Realtime).tv_sec,
             configuration_serial: self.configuration.serial(),
-            services: self.supervisor.states(),
+            services: self.supervisor.states(now),
         }
     }
 

@@ -8,7 +8,8 @@ use crate::error::Error;
 use ashlar_image::digest::Digest;
 use ashlar_state::luks;
 use ashlar_state::{
-    Filesystem, Found, Header, Params, RecoveryKey, RecoveryToken, StateToken, Token, Tpm2Token, Uuid, VolumeKey,
+    Filesystem, Found, Header, Params, RecoveryKey, RecoveryToken, StateToken, Token, Tpm2Token, Uuid,
+    VolumeKey,
 };
 use std::fs::File;
 

@@ -61,7 +61,11 @@ pub fn open<T: Transport>(start: &Start<'_>, measurer: &mut Measurer<T>) -> Resu
     let word = words::volume_measurement(&key[..], VOLUME_NAME, uuid);
     measurer.extend(VOLUME_PCR, &format!("volume key of {VOLUME_NAME}, {uuid}"), Digest(word))?;
     let machine_id = words::machine_id(&key[..]);
-    measurer.extend(VOLUME_PCR, &format!("machine id {machine_id}"), Digest::of(format!("machine-id:{machine_id}")))?;
+    measurer.extend(
+        VOLUME_PCR,
+        &format!("machine id {machine_id}"),
+        Digest::of(format!("machine-id:{machine_id}")),
+    )?;
     console::info(format_args!("state volume opened: {}", how.title()));
     Ok(StateBoot {
         device: mapped,

@@ -45,7 +45,8 @@ pub fn forget_seed(state: &StateBoot) {
     if state.seed.is_none() {
         return;
     }
-    let forgotten = open(&state.partition).and_then(|mut file| luks::forget_seed(&mut file).map_err(Error::StateHeader));
+    let forgotten =
+        open(&state.partition).and_then(|mut file| luks::forget_seed(&mut file).map_err(Error::StateHeader));
     if let Err(error) = forgotten {
         console::warning(error);
     }

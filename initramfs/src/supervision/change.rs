@@ -5,6 +5,7 @@ use super::command::{Kind, Overrides};
 use crate::console;
 use ashlar_image::control::{Refusal, RefusalKind, ServiceAction};
 use ashlar_image::machine::{Debug, MachineConfig};
+use ashlar_image::manifest::Service;
 use rustix::time::ClockId;
 use std::time::Duration;
 
@@ -161,6 +162,19 @@ impl Supervisor {
             console::info(format_args!("machine configuration: {change}"));
         }
         changes
+    }
+
+    /// Has the service `name` run as `service` says from now on; it is started again if that changes anything.
+    pub fn change_service(&mut self, name: &str, service: Service, now: Duration) {
+        let Some(index) = self.plan.find(name) else { return };
+        let Some(process) = self.processes.get_mut(index) else { return };
+        if matches!(&process.kind, Kind::Service(old) if **old == service) {
+            return;
+        }
+        process.kind = Kind::Service(Box::new(service));
+        if self.plan.is_wanted(index) {
+            self.plan.restart(index, now);
+        }
     }
 
     /// What a machine configuration says of containers that the image does not have, or not for this.
