@@ -119,6 +119,7 @@ mod tests {
             services: vec![state("hello", true, None), state("once", false, Some("exit status 0"))],
             addresses: vec!["eth0 10.0.2.15/24".into()],
             uptime_seconds: 7.25,
+            status: None,
         };
         let text = block(&report);
         for part in [
