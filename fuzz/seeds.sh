@@ -4,8 +4,8 @@
 #     fuzz/seeds.sh [TARGET…]
 #
 # They are in version control, so this is only needed when an input's form changes. Keys and signatures are new each time.
-# What the tool for is not installed keeps the seeds that it has, and that is said. Packages: binutils bzip2 cpio dpkg efitools
-# erofs-utils gcc gdisk gnupg openssl openssh-client ovmf perl sbsigntool tar.
+# What the tool for is not installed keeps the seeds that it has, and that is said. Packages: binutils bzip2 cpio cryptsetup-bin dpkg
+# e2fsprogs efitools erofs-utils gcc gdisk gnupg openssl openssh-client ovmf perl sbsigntool tar.
 set -euo pipefail
 shopt -s nullglob
 export LC_ALL=C TZ=UTC SOURCE_DATE_EPOCH=1700000000
@@ -233,6 +233,14 @@ make_debian_index() {
     } | seed packages
 }
 
+make_ext4_super() {
+    needs mke2fs
+    rm -f "$work/ext4"
+    truncate -s 64M "$work/ext4"
+    mke2fs -q -F -t ext4 -b 4096 -O ^resize_inode -L seed "$work/ext4"
+    dd "if=$work/ext4" bs=1024 skip=1 count=1 status=none | seed mke2fs
+}
+
 make_in_release() {
     needs gpg
     local kind digest user
@@ -271,6 +279,18 @@ make_elf() {
     strip "$work/program" -o "$out/program"
     ld -static -o "$work/static" "$work/s.o" "$work/f.o"
     strip "$work/static" -o "$out/static"
+}
+
+make_luks2_header() {
+    needs cryptsetup
+    local volume=$work/luks
+    rm -f "$volume"
+    truncate -s 80M "$volume"
+    printf seed | cryptsetup luksFormat -q --type luks2 -s 512 --pbkdf-memory 32768 --pbkdf-force-iterations 4 --pbkdf-parallel 1 \
+        --luks2-metadata-size 16k --offset 32768 --key-file - "$volume"
+    printf '{"type":"ashlar-state","keyslots":[],"filesystem":"ready"}' | cryptsetup token import "$volume"
+    head -c 32768 "$volume" | seed headers
+    dd "if=$volume" bs=4096 skip=1 count=3 status=none | tr -d '\0' | seed metadata
 }
 
 make_module() { make_elf; rm -f "$out"/library "$out"/program "$out"/static; }
@@ -613,6 +633,12 @@ make_secrets() {
     if command -v ssh-keygen > /dev/null; then
         ssh-keygen -q -t ed25519 -N '' -C seed -f "$work/ssh" && cp "$work/ssh" "$out/openssh"
     fi
+}
+
+make_seed() {
+    local text='name = "seed"'
+    { printf 'ASHLAR-SEED-1\n'; le32 ${#text}; printf %s "$text"; printf %s "$text" | sha256sum | cut -c1-64 | perl -pe '$_ = pack "H*", $_'; } | seed short
+    printf 'cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-cbdefghi-jklnrtuv-cbdefghi-jklnrtuv' | seed recovery-key
 }
 
 make_signature_lists() {

@@ -1,6 +1,8 @@
 //! Checksums put right: a changed byte would otherwise end at the first check, and nothing behind it would be tested.
 #![forbid(unsafe_code)]
 
+use sha2::Digest as _;
+
 /// Size of a block of a tar archive, and of a disk's sector, in bytes.
 const BLOCK: usize = 512;
 
@@ -43,6 +45,31 @@ pub fn gpt(data: &[u8]) -> Vec<u8> {
         }
     }
     disk
+}
+
+/// The start of a LUKS2 volume whose two headers of 16 KiB have the right checksums, as far as they are there.
+pub fn luks2(data: &[u8]) -> Vec<u8> {
+    let mut start = data.to_vec();
+    for header in start.chunks_exact_mut(16 * 1024).take(2) {
+        header[448..512].fill(0);
+        let sum = sha2::Sha256::digest(&*header);
+        header[448..480].copy_from_slice(&sum);
+    }
+    start
+}
+
+/// The superblock of an ext4 with its magic, the bit that says it has a checksum, and the right checksum.
+pub fn ext4_super(data: &[u8]) -> Vec<u8> {
+    let mut block = data.to_vec();
+    if let Some(block) = block.first_chunk_mut::<1024>() {
+        block[56..58].copy_from_slice(&0xef53_u16.to_le_bytes());
+        block[101] |= 4;
+        block[373] = 1;
+        // ext4 does without the inversion at the end.
+        let sum = !crc32c::crc32c(&block[..1020]);
+        block[1020..].copy_from_slice(&sum.to_le_bytes());
+    }
+    block
 }
 
 /// The little-endian number of this length at this place.

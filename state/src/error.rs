@@ -78,8 +78,8 @@ pub enum Error {
     RecoveryKey(#[from] RecoveryKeyError),
     /// No keyslot opens.
     #[error(
-        "the key opens none of the volume's {keyslots} keyslots; it is well-formed, so it belongs to another machine \
-         or to an earlier volume of this one"
+        "the key opens none of the {keyslots} keyslots that it was tried on; it is well-formed, so it belongs to another \
+         machine or to an earlier volume of this one"
     )]
     WrongKey {
         /// How many were tried.

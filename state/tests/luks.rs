@@ -8,7 +8,9 @@ use ashlar_state::memory::MemoryDevice;
 use ashlar_state::{
     Error, Filesystem, RecoveryKey, RecoveryToken, StateToken, Token, Tpm2Token, WriteAt as _, seed,
 };
-use common::{Numbers, SIZE, cryptsetup, file, format, from_file, recovery_key, uuid, volume, volume_key};
+use common::{
+    Numbers, SIZE, cryptsetup, file, format, from_file, patch, recovery_key, uuid, volume, volume_key,
+};
 
 fn tokens() -> Vec<Token> {
     let sealed = |generation| Tpm2Token {
@@ -122,6 +124,12 @@ fn keyslots_that_an_owner_adds() {
         header.open_with_recovery_key(&device, &recovery_key().text().to_uppercase()).unwrap(),
         volume_key()
     );
+    // The recovery key is not tried on what would take a gigabyte.
+    let mut dear = device.settled();
+    patch(&mut dear, |json| json.replace("65536", "1048576"));
+    let other = RecoveryKey::from_random([1; 32]).text();
+    let error = read(&dear).open_with_recovery_key(&dear, &other).unwrap_err();
+    assert!(matches!(error, Error::WrongKey { keyslots: 1 }), "{error}");
 }
 
 #[test]
@@ -321,6 +329,14 @@ fn a_seed_outlives_the_making_of_the_volume() {
     luks::forget_seed(&mut device).unwrap();
     assert_eq!(luks::kept_seed(&device).unwrap(), None);
     assert!(device.get(luks::SEED_AT, 2 << 20).iter().all(|byte| *byte == 0));
+    // A disk that tore the sector with the mark, and with it the long seed around it.
+    let mut device = MemoryDevice::with(SIZE, &seed::seed(&vec![0x33; 100_000]).unwrap());
+    device.put(&[0xee; 4096], 16384);
+    assert!(matches!(luks::read(&device), Err(Error::Seed(_))));
+    device.put(&seed::seed(&vec![0x33; 100_000]).unwrap(), luks::SEED_AT);
+    assert!(matches!(luks::read(&device).unwrap(), Found::Unfinished));
+    format(&mut device, 4096, Vec::new());
+    assert_eq!(luks::kept_seed(&device).unwrap().unwrap().len(), 100_000);
     // An old one is not taken over by a new volume.
     let mut device = MemoryDevice::new(SIZE);
     device.put(&seed::seed(b"of somebody else").unwrap(), luks::SEED_AT);

@@ -14,6 +14,9 @@ use crate::{KEY_SIZE, VolumeKey};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+/// Most memory of a keyslot that the recovery key is tried on, in KiB: twice what [`super::format()`] gives it.
+pub const RECOVERY_MEMORY: u32 = 64 * 1024;
+
 /// Which copies on the disk are whole and newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Current {
@@ -155,20 +158,29 @@ impl Header {
     }
 
     /// Opens a keyslot with the recovery key as somebody typed it.
+    ///
+    /// Keyslots that cost more than [`RECOVERY_MEMORY`] are passphrases that somebody added with cryptsetup; they are left
+    /// out, so that PID 1 of a small machine is not asked for a gigabyte.
     pub fn open_with_recovery_key(&self, device: &impl ReadAt, text: &str) -> Result<VolumeKey, Error> {
         let key = RecoveryKey::parse(text)?;
-        self.open_with_passphrase(device, key.text().as_bytes())
+        self.open_up_to(device, key.text().as_bytes(), RECOVERY_MEMORY)
     }
 
-    /// Opens a keyslot with a passphrase. Tries one after the other; each takes its time and memory.
+    /// Opens a keyslot with a passphrase. Tries one after the other; each takes its time, and its memory of up to 1 GiB.
     pub fn open_with_passphrase(&self, device: &impl ReadAt, passphrase: &[u8]) -> Result<VolumeKey, Error> {
-        for (number, slot) in &self.metadata.keyslots {
-            let memory = || Error::Memory { keyslot: *number, kib: slot.kdf.memory };
+        self.open_up_to(device, passphrase, u32::MAX)
+    }
+
+    fn open_up_to(&self, device: &impl ReadAt, passphrase: &[u8], memory: u32) -> Result<VolumeKey, Error> {
+        let affordable = || self.metadata.keyslots.iter().filter(|(_, slot)| slot.kdf.memory <= memory);
+        for (number, slot) in affordable() {
             // The allow list has seen the salt and the costs.
             let Some(salt) = salt(&slot.kdf.salt) else { continue };
             let area_key = match crypto::derive(&slot.kdf, &salt, passphrase) {
                 Ok(key) => key,
-                Err(KdfFailure::Memory) => return Err(memory()),
+                Err(KdfFailure::Memory) => {
+                    return Err(Error::Memory { keyslot: *number, kib: slot.kdf.memory });
+                }
                 Err(KdfFailure::Parameters) => continue,
             };
             let mut area = Zeroizing::new(vec![0; AREA_CONTENT as usize]);
@@ -179,7 +191,7 @@ impl Header {
                 return Ok(key);
             }
         }
-        Err(Error::WrongKey { keyslots: self.metadata.keyslots.len() })
+        Err(Error::WrongKey { keyslots: affordable().count() })
     }
 
     /// What the mapping is made of.

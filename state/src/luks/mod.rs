@@ -14,7 +14,7 @@ mod json;
 pub mod token;
 
 pub use format::{Params, SEED_AT, erase, forget_seed, format, kept_seed};
-pub use header::{CryptTable, Header};
+pub use header::{CryptTable, Header, RECOVERY_MEMORY};
 
 use crate::device::ReadAt;
 use crate::error::{Error, Refusal, shown};
@@ -64,7 +64,12 @@ pub fn read(device: &impl ReadAt) -> Result<Found, Error> {
     // At most START_SIZE.
     let mut start = vec![0; size.min(START_SIZE as u64) as usize];
     device.read_at(&mut start, 0).map_err(Error::io("read"))?;
-    parse(&start, size)
+    match parse(&start, size) {
+        // The mark of an unfinished volume lies within a long seed. A disk that does not write even a sector as a whole may
+        // have lost both in a power cut; the kept copy shows it.
+        Err(Error::Seed(_)) if matches!(kept_seed(device), Ok(Some(_))) => Ok(Found::Unfinished),
+        found => found,
+    }
 }
 
 /// Says what a partition of `size` bytes holds that starts with `start`.
