@@ -743,6 +743,31 @@ make_tpm_structure() {
     echo "02 $(tpm_sized "$sealed") $(tpm_sized 0001)" | tpm_bytes | seed sealed
 }
 
+# A small configuration, signed by a new key.
+signed_configuration() {
+    local kind=application/vnd.ashlar.machine-config+toml text='serial = 1'
+    printf 'DSSEv1 %d %s %d %s' ${#kind} $kind ${#text} "$text" > "$work/message"
+    openssl genpkey -algorithm ed25519 -out "$work/ed25519.key"
+    openssl pkeyutl -sign -rawin -inkey "$work/ed25519.key" -in "$work/message" -out "$work/signature"
+    printf '{"payloadType":"%s","payload":"%s","signatures":[{"keyid":"k","sig":"%s"}]}' \
+        $kind "$(printf %s "$text" | base64 -w0)" "$(base64 -w0 "$work/signature")"
+}
+
+make_dsse() {
+    needs openssl
+    signed_configuration > "$work/signed"
+    chosen 00 envelope < "$work/signed"
+    chosen 01 signed < "$work/signed"
+    { printf 'ASHLAR-SEED-1\n'; le32 "$(size "$work/signed")"; cat "$work/signed"
+        openssl dgst -sha256 -binary "$work/signed"; } | chosen 02 seed
+}
+
+make_machine_toml() {
+    seed example < "$top/examples/machine.toml"
+    grep -v '^#' "$top/examples/machine.toml" | sed -n '/network/,/^\[time/p' | sed '$d;1iserial = 1' | seed network
+    printf 'serial = 0x7f\nlabels = { a = "b" }\ncontainer = [{ name = "web", cpus = 0.5, environment = { A = "" } }]\n' | seed inline
+}
+
 make_uki_pair() {
     needs gcc objcopy cpio
     uki "$work/one.efi" 'console=ttyS0'

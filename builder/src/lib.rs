@@ -11,6 +11,7 @@ pub mod identity;
 pub mod inspect;
 pub mod lock;
 pub mod machine;
+pub mod machine_config;
 pub mod os_release;
 pub mod output;
 pub mod packages;

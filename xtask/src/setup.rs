@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "efitools",
     "erofs-utils",
+    "fdisk",
     "gcc",
     "gdisk",
     "gnupg",

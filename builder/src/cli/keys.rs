@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -43,8 +43,13 @@ fn access() -> Access {
 impl Where {
     /// Reads the public halves; a private one is opened when it signs.
     pub(super) fn open(&self) -> Result<KeyFolder, BuildError> {
-        Ok(KeyFolder::open_with(&self.keys, &access())?)
+        open(&self.keys)
     }
+}
+
+/// Reads the public halves of a folder of keys; a private one is opened when it signs.
+pub(super) fn open(folder: &Path) -> Result<KeyFolder, BuildError> {
+    Ok(KeyFolder::open_with(folder, &access())?)
 }
 
 #[derive(Debug, Subcommand)]

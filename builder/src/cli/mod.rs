@@ -7,6 +7,7 @@ mod generate;
 mod inspect;
 mod keys;
 mod lint;
+mod machine;
 mod new;
 mod qemu;
 mod sign;
@@ -55,12 +56,42 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Start a release in a virtual machine with Secure Boot and a TPM
     Qemu(qemu::Qemu),
-    /// Print the JSON schema of recipes, for editors
-    Schema,
+    /// Check, sign and show machine configurations, and put them on new disks
+    #[command(subcommand)]
+    Machine(machine::Machine),
+    /// Print the JSON schema of recipes or machine configurations, for editors
+    Schema(Schema),
     /// Print shell completions
     Completions(generate::Completions),
     /// Write manual pages
     Man(generate::Man),
+}
+
+#[derive(Debug, clap::Args)]
+struct Schema {
+    /// Of which file
+    #[arg(value_enum, default_value_t)]
+    of: Document,
+}
+
+/// A file with a schema.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Document {
+    /// A recipe of an image
+    #[default]
+    Recipe,
+    /// A machine configuration
+    Machine,
+}
+
+impl Schema {
+    fn run(&self) -> Result<ExitCode, BuildError> {
+        print_json(&match self.of {
+            Document::Recipe => crate::recipe::schema(),
+            Document::Machine => ashlar_image::machine::schema(),
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// Width of errors in columns where nobody's terminal gives it: paths in logs stay in one piece.
@@ -81,7 +112,8 @@ pub fn run() -> ExitCode {
         Command::Lint(lint) => lint.run(),
         Command::VerifyRelease(verify) => verify.run(),
         Command::Diff(diff) => diff.run(),
-        Command::Schema => print_json(&crate::recipe::schema()).map(|()| ExitCode::SUCCESS),
+        Command::Schema(schema) => schema.run(),
+        Command::Machine(machine) => machine.run(),
         Command::Sign(sign) => sign.run(),
         Command::Attach(attach) => attach.run(),
         Command::Cache(cache) => cache.run(),

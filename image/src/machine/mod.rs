@@ -43,6 +43,7 @@ pub const MAX_TEXT: usize = 256 << 10;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct MachineConfig {
     /// Number of this configuration: each one that replaces another has a higher one.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 9_223_372_036_854_775_807u64)))]
     pub serial: u64,
     /// Host name (RFC 1123): labels of letters, digits and `-`, separated by dots. Without it, the name that a DHCP
     /// server gives, or the image's.

@@ -50,10 +50,11 @@ pub struct Addressing {
     pub addresses: Vec<Cidr>,
     /// Default gateways, at most one of IPv4 and one of IPv6, each in a network of `addresses` or link-local.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(default))]
+    #[cfg_attr(feature = "schema", schemars(default, length(max = 2)))]
     pub gateways: Vec<IpAddr>,
     /// Metric of the default routes: the lowest wins. 1 to 2^32 - 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub metric: Option<u32>,
     /// Other routes.
     #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
@@ -61,6 +62,7 @@ pub struct Addressing {
     pub routes: Vec<Route>,
     /// Largest packet in bytes: 576 to 9216, from 1280 where there is IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 576, max = 9216)))]
     pub mtu: Option<u16>,
 }
 
@@ -75,6 +77,10 @@ impl Addressing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("oneOf" = [{ "required": ["name"] }, { "required": ["mac"] }]))
+)]
 pub struct Interface {
     /// The kernel's name of it: `eth0`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +111,7 @@ pub struct Vlan {
     /// Name of the interface that is made.
     pub name: String,
     /// Number of the VLAN: 1 to 4094.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
     pub id: u16,
     /// The interface or bond that carries it: a name, or the hardware address of an interface.
     pub parent: LinkName,
@@ -124,9 +131,10 @@ pub struct Bond {
     #[cfg_attr(feature = "schema", schemars(default))]
     pub mode: BondMode,
     /// The interfaces that it is made of, by name or hardware address; one at least. They have no settings of their own.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16)))]
     pub members: Vec<LinkName>,
     /// How often the links are looked at, in milliseconds: 10 to 10000; 100 unless given.
-    #[cfg_attr(feature = "schema", schemars(default = "miimon"))]
+    #[cfg_attr(feature = "schema", schemars(default = "miimon", range(min = 10, max = 10_000)))]
     pub miimon: u16,
     /// Addresses.
     #[serde(flatten)]
@@ -190,6 +198,7 @@ pub struct Route {
     pub via: Option<IpAddr>,
     /// Metric: the lowest wins. 1 to 2^32 - 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1)))]
     pub metric: Option<u32>,
 }
 
@@ -200,11 +209,11 @@ pub struct Route {
 pub struct Dns {
     /// Name servers, the first is asked first; at most 3, which is what resolvers read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(default))]
+    #[cfg_attr(feature = "schema", schemars(default, length(max = 3)))]
     pub servers: Vec<IpAddr>,
     /// Domains in which short names are looked up; at most 6.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(default))]
+    #[cfg_attr(feature = "schema", schemars(default, length(max = 6)))]
     pub search: Vec<String>,
 }
 

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 pub struct Time {
     /// Time servers (NTP): host names or addresses, at most 8. Without any, those that a DHCP server names.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "schema", schemars(default))]
+    #[cfg_attr(feature = "schema", schemars(default, length(max = 8)))]
     pub servers: Vec<String>,
 }
 
@@ -30,7 +30,7 @@ pub struct Control {
     #[cfg_attr(feature = "schema", schemars(default))]
     pub listen: Vec<IpAddr>,
     /// TCP port: 1 to 65535; 7443 unless given.
-    #[cfg_attr(feature = "schema", schemars(default = "api_port"))]
+    #[cfg_attr(feature = "schema", schemars(default = "api_port", range(min = 1)))]
     pub port: u16,
     /// Certificates (PEM) of the authorities that sign users' certificates.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -57,6 +57,7 @@ pub struct Cluster {
     /// Its name: a label as in host names.
     pub name: String,
     /// Where it is reached: URLs (https), one at least.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16)))]
     pub endpoints: Vec<Url>,
 }
 
@@ -155,6 +156,7 @@ pub struct Container {
     pub cpus: Option<Cpus>,
     /// Limit of the number of processes in place of the image's: 1 to 4194304.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4_194_304)))]
     pub pids: Option<u32>,
 }
 
@@ -167,6 +169,10 @@ fn yes() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("oneOf" = [{ "required": ["until"] }, { "required": ["duration"] }]))
+)]
 pub struct Debug {
     /// Name of the container in the image.
     pub container: String,
