@@ -89,7 +89,7 @@ pub(super) struct RecoveryKey {
 impl RecoveryKey {
     fn run(self) -> Result<ExitCode, BuildError> {
         let keys = KeyFolder::open(&self.directory)?;
-        let passphrase = |path: &std::path::Path| match &self.passphrase_file {
+        let passphrase = |path: &Path| match &self.passphrase_file {
             Some(file) => Secret::read(file),
             None => rpassword::prompt_password(format!("passphrase of `{}`: ", path.display()))
                 .map(Secret::new)
