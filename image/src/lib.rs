@@ -8,6 +8,7 @@ pub mod cmdline;
 pub mod control;
 pub mod digest;
 pub mod dsse;
+pub mod hardening;
 pub mod layout;
 pub mod machine;
 pub mod manifest;

@@ -23,6 +23,7 @@ pub mod error;
 pub mod failure;
 pub mod gpt;
 pub mod guid;
+pub mod hardening;
 pub mod initrd;
 pub mod input;
 pub mod journal;

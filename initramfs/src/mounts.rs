@@ -26,7 +26,8 @@ const DATA: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(Mount
 
 /// What both stages need; the second inherits it from the first.
 pub const BASE: [Mount; 4] = [
-    Mount { kind: "proc", target: "/proc", flags: DATA, options: c"" },
+    // Who may not trace a process does not see it: PID 1 sees all, a service with a user of its own only its own.
+    Mount { kind: "proc", target: "/proc", flags: DATA, options: c"hidepid=invisible" },
     Mount { kind: "sysfs", target: "/sys", flags: DATA, options: c"" },
     Mount {
         kind: "devtmpfs",
@@ -137,6 +138,47 @@ pub fn is_mounted(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ashlar_image::hardening::{Expectation, check, defaults};
+    use ashlar_image::hardening::{Mounted, Observed};
+
+    /// What is mounted here is what is expected afterwards.
+    #[test]
+    fn the_mounts_are_those_of_the_list() {
+        let options = |mount: &Mount| {
+            let flags = [
+                (MountFlags::NOSUID, "nosuid"),
+                (MountFlags::NODEV, "nodev"),
+                (MountFlags::NOEXEC, "noexec"),
+                (MountFlags::RDONLY, "ro"),
+            ];
+            let flags = flags.into_iter().filter(|(flag, _)| mount.flags.contains(*flag));
+            let own = mount.options.to_str().unwrap().split(',').map(str::to_owned);
+            flags.map(|(_, name)| name.to_owned()).chain(own).collect()
+        };
+        let mut mounts: Vec<Mounted> = BASE
+            .iter()
+            .chain(&FIRMWARE)
+            .chain(&ROOT)
+            .chain(&OPTIONAL)
+            .map(|mount| Mounted {
+                target: mount.target.into(),
+                kind: mount.kind.into(),
+                options: options(mount),
+            })
+            .collect();
+        let root = ["ro", "nosuid", "nodev"].map(str::to_owned).to_vec();
+        mounts.push(Mounted { target: "/".into(), kind: "erofs".into(), options: root });
+        if mounts.iter().all(|mount| mount.target != "/var") {
+            // The state volume.
+            let options = ["nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+            mounts.push(Mounted { target: "/var".into(), kind: "ext4".into(), options });
+        }
+        let list: Vec<Expectation> = defaults()
+            .into_iter()
+            .filter(|one| matches!(one, Expectation::Mount { .. } | Expectation::OnlyKnownMounts))
+            .collect();
+        assert_eq!(check(&list, &Observed { mounts: Some(mounts), ..Observed::default() }), []);
+    }
 
     #[test]
     fn nothing_but_the_device_folders_can_hold_devices() {
