@@ -11,6 +11,7 @@
 
 pub mod block;
 pub mod boot;
+pub mod boots;
 pub mod cgroup;
 pub mod configuration;
 pub mod console;
@@ -19,6 +20,7 @@ pub mod dhcp;
 pub mod dm;
 pub mod durable;
 pub mod efi;
+pub mod entropy;
 pub mod error;
 pub mod failure;
 pub mod gpt;
@@ -33,6 +35,8 @@ pub mod mounts;
 pub mod netlink;
 pub mod network;
 pub mod oci;
+pub mod page;
+pub mod pstore;
 pub mod report;
 pub mod root;
 pub mod shutdown;
@@ -44,6 +48,7 @@ mod sys;
 pub mod sysctl;
 pub mod uevent;
 pub mod verity;
+pub mod watchdog;
 
 use error::Error;
 

@@ -124,3 +124,38 @@ pub fn revoke_key(serial: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_REVOKE, serial) } as libc::c_int)?;
     Ok(())
 }
+
+/// An ioctl whose argument is an `int`, in and out: those of watchdogs (Linux, `include/uapi/linux/watchdog.h`).
+/// Gives the `int` afterwards.
+pub fn ioctl_int(file: &File, request: u32, value: i32) -> io::Result<i32> {
+    let mut value: libc::c_int = value;
+    // SAFETY: the callers' requests are declared with an `int`; `value` is one and is valid for reading and writing.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::Ioctl::from(request), &raw mut value) })?;
+    Ok(value)
+}
+
+/// Mixes `entropy` into the kernel's random numbers and credits `bits` for it (random(4), `RNDADDENTROPY`).
+pub fn add_entropy(device: &File, entropy: &[u8; 64], bits: u32) -> io::Result<()> {
+    /// `_IOW('R', 3, int[2])`.
+    const RNDADDENTROPY: u32 = 0x4008_5203;
+    /// `struct rand_pool_info` with its content.
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_count: libc::c_int,
+        buf_size: libc::c_int,
+        buf: [u8; 64],
+    }
+    let info = PoolInfo { entropy_count: bits.min(512).cast_signed(), buf_size: 64, buf: *entropy };
+    // SAFETY: the kernel reads the two numbers and then `buf_size` bytes, all of which `info` has.
+    check(unsafe { libc::ioctl(device.as_raw_fd(), libc::Ioctl::from(RNDADDENTROPY), &raw const info) })?;
+    Ok(())
+}
+
+/// Shows the kernel's messages on the virtual console `number` instead of the one in front (ioctl_console(2),
+/// `TIOCLINUX` with subcode 11).
+pub fn send_kernel_messages_to(console: &File, number: u8) -> io::Result<()> {
+    let argument: [u8; 2] = [11, number];
+    // SAFETY: this subcode reads one byte after its own, and `argument` has both.
+    check(unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCLINUX, argument.as_ptr()) })?;
+    Ok(())
+}
