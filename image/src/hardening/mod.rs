@@ -9,7 +9,7 @@ pub mod settings;
 
 pub use check::check;
 
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, SystemCalls};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -287,6 +287,13 @@ pub fn expectations(manifest: &Manifest) -> Vec<Expectation> {
         capabilities: container.capabilities.clone(),
         uid: kept_uid(container.uid, &container.capabilities),
     }));
+    list.extend(manifest.services.iter().map(|(name, service)| Expectation::Confined {
+        unit: Unit::Service(name.clone()),
+        seccomp: service.system_calls == SystemCalls::Common,
+        no_new_privileges: !service.new_privileges,
+        capabilities: service.capabilities.clone(),
+        uid: kept_uid(service.uid, &service.capabilities),
+    }));
     list
 }
 
@@ -299,7 +306,8 @@ mod tests {
         let manifest: Manifest = serde_json::from_str(
             r#"{"image_id":"a","image_version":"1","security_version":1,"hostname":"a","build_time":0,
                 "containers":{"web":{"command":["/web"],"uid":7,"capabilities":["CAP_CHOWN"]},
-                              "root":{"command":["/r"],"uid":7,"capabilities":["CAP_SETUID"]}}}"#,
+                              "root":{"command":["/r"],"uid":7,"capabilities":["CAP_SETUID"]}},
+                "services":{"time":{"command":["/t"],"system_calls":"all","new_privileges":true}}}"#,
         )
         .unwrap();
         let list = expectations(&manifest);
@@ -309,7 +317,11 @@ mod tests {
         assert!(text.contains(
             r#"{"kind":"confined","unit":{"container":"web"},"seccomp":true,"no_new_privileges":true,"capabilities":["CAP_CHOWN"],"uid":7}"#
         ), "{text}");
-        assert!(matches!(&list[list.len() - 2], Expectation::Confined { uid: None, .. }), "it can change it");
+        assert!(matches!(&list[list.len() - 3], Expectation::Confined { uid: None, .. }), "it can change it");
+        assert!(matches!(
+            list.last().unwrap(),
+            Expectation::Confined { unit: Unit::Service(_), seccomp: false, no_new_privileges: false, .. }
+        ));
         assert!(
             serde_json::from_str::<Expectation>(r#"{"kind":"lockdown","at_least":"none","else":1}"#).is_err()
         );

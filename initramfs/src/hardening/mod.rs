@@ -20,14 +20,11 @@ const CONFIRM: Duration = Duration::from_secs(1);
 /// When the machine is read back again.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// What PID 1 does for itself and what all children inherit: no core dumps, and memory that runs out never ends PID 1.
+/// What PID 1 does for itself and what all children inherit: no core dumps.
 pub fn protect() {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     if let Err(error) = rustix::process::setrlimit(Resource::Core, none) {
         console::warning(format_args!("cannot switch core dumps off: {error}"));
-    }
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000\n") {
-        console::warning(format_args!("cannot keep PID 1 from the out-of-memory killer: {error}"));
     }
 }
 

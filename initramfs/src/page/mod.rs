@@ -48,13 +48,13 @@ impl Schedule {
     }
 
     /// The text to show now, if it is time.
-    fn take(&mut self, now: Duration) -> Option<&str> {
+    fn take(&mut self, now: Duration) -> Option<String> {
         if self.wanted == self.shown || now < self.earliest {
             return None;
         }
         self.shown.clone_from(&self.wanted);
         self.earliest = now.saturating_add(self.interval);
-        Some(&self.shown)
+        Some(self.shown.clone())
     }
 
     /// Puts the next one off: the console did not take this one.
@@ -171,21 +171,21 @@ mod tests {
         let mut schedule = Schedule::new(s(30));
         assert_eq!((schedule.take(s(0)), schedule.deadline()), (None, Duration::MAX));
         schedule.want("a".into());
-        assert_eq!(schedule.take(s(1)), Some("a"));
+        assert_eq!(schedule.take(s(1)).as_deref(), Some("a"));
         schedule.want("a".into());
         assert_eq!((schedule.take(s(99)), schedule.deadline()), (None, Duration::MAX));
         schedule.want("b".into());
-        assert_eq!(schedule.take(s(99)), Some("b"));
+        assert_eq!(schedule.take(s(99)).as_deref(), Some("b"));
         schedule.want("c".into());
         assert_eq!((schedule.take(s(100)), schedule.deadline()), (None, s(129)));
         schedule.want("d".into());
-        assert_eq!(schedule.take(s(129)), Some("d"), "only the latest");
+        assert_eq!(schedule.take(s(129)).as_deref(), Some("d"), "only the latest");
         schedule.want("e".into());
         schedule.want("d".into());
         assert_eq!((schedule.take(s(130)), schedule.deadline()), (None, Duration::MAX), "back in time");
         schedule.failed(s(130));
         assert_eq!((schedule.take(s(131)), schedule.deadline()), (None, s(730)));
-        assert_eq!(schedule.take(s(730)), Some("d"));
+        assert_eq!(schedule.take(s(730)).as_deref(), Some("d"));
     }
 
     fn page(is_screen: bool) -> (Page, tempfile::NamedTempFile) {

@@ -148,12 +148,14 @@ impl Watchdog {
 
     /// Gives the end of the machine `timeout`: it is fed once more, and a restart that hangs ends when that is over.
     pub fn lengthen(&mut self, timeout: Duration, now: Duration) {
-        match set_timeout(&self.file, timeout.max(self.feeding.timeout())) {
+        let fed = set_timeout(&self.file, timeout.max(self.feeding.timeout())).and_then(|timeout| {
+            sys::ioctl_int(&self.file, KEEPALIVE, 0)?;
+            Ok(timeout)
+        });
+        match fed {
             Ok(timeout) => self.feeding = Feeding::new(timeout, now),
-            Err(error) => console::warning(format_args!("cannot set the watchdog: {error}")),
+            Err(error) => console::warning(format_args!("cannot lengthen the watchdog's time: {error}")),
         }
-        self.feed(now.saturating_add(self.feeding.timeout()), true);
-        self.feeding = Feeding::new(self.feeding.timeout(), now);
     }
 
     /// Stops it, for a machine that is switched off in order: one that only looks switched off must not start again.
