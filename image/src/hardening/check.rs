@@ -1,6 +1,7 @@
 //! The comparison of what must hold with what was read.
 
-use super::{Difference, Expectation, Lockdown, Mounted, Observed, Process, Unit, capabilities, settings};
+use super::{Difference, Expectation, Lockdown, Mounted, Observed, Process, Unit, settings};
+use crate::capability;
 use std::fmt::Write as _;
 
 /// Most differences that one line of the list gives; the rest is counted.
@@ -83,7 +84,7 @@ fn of_one(expectation: &Expectation, all: &[Expectation], observed: &Observed) -
             let bounds = Bounds {
                 seccomp: *seccomp,
                 no_new_privileges: *no_new_privileges,
-                capabilities: capabilities::mask(capabilities.iter().map(String::as_str)),
+                capabilities: mask(capabilities),
                 uid: *uid,
             };
             observed
@@ -173,6 +174,19 @@ fn unknown_mounts(all: &[Expectation], observed: &Observed) -> Vec<Difference> {
         .collect()
 }
 
+/// The set of `names`, one bit each. A name that is none allows nothing.
+fn mask(names: &[String]) -> u64 {
+    names.iter().filter_map(|name| capability::number(name)).fold(0, |mask, number| mask | 1 << number)
+}
+
+/// The names of a set; a capability that is newer than the list by its number.
+fn names(mask: u64) -> Vec<String> {
+    let name = |number: usize| {
+        capability::NAMES.get(number).map_or_else(|| format!("capability {number}"), |&name| name.to_owned())
+    };
+    (0..64).filter(|number| mask >> number & 1 == 1).map(name).collect()
+}
+
 /// [`Expectation::Confined`] without its unit.
 struct Bounds {
     seccomp: bool,
@@ -195,12 +209,12 @@ fn confined(unit: &Unit, bounds: &Bounds, process: &Process) -> Vec<Difference> 
     }
     let more = process.capabilities & !bounds.capabilities;
     if more != 0 {
-        let allowed = capabilities::names(bounds.capabilities);
+        let allowed = names(bounds.capabilities);
         let allowed = if allowed.is_empty() { "none".to_owned() } else { allowed.join(" ") };
-        let names = capabilities::names(more);
+        let gained = names(more);
         // A process that was never confined has all of them; four are enough to see it.
-        let rest = names.len().saturating_sub(4);
-        let mut text = names.into_iter().take(4).collect::<Vec<_>>().join(" ");
+        let rest = gained.len().saturating_sub(4);
+        let mut text = gained.into_iter().take(4).collect::<Vec<_>>().join(" ");
         if rest > 0 {
             let _ = write!(text, " and {rest} more");
         }
@@ -262,6 +276,10 @@ mod tests {
         observed.privileged_files.as_mut().unwrap().push(file);
     }
 
+    fn swap((path, safe): (&str, bool)) -> Swap {
+        Swap { path: path.into(), safe }
+    }
+
     /// One change of a good machine.
     type Change = fn(&mut Observed);
 
@@ -298,12 +316,7 @@ mod tests {
             ),
             (|o| o.privileged_files = None, "files that give rights: expected none, found not looked at"),
             (
-                |o| {
-                    o.swaps.as_mut().unwrap().extend([
-                        Swap { path: "/dev/dm-2".into(), safe: true },
-                        Swap { path: "/dev/vda9".into(), safe: false },
-                    ])
-                },
+                |o| o.swaps = Some([("/dev/dm-2", true), ("/dev/vda9", false)].map(swap).to_vec()),
                 "swap on /dev/vda9: expected encrypted or none, found plain text",
             ),
             (|o| add_mount(o, "/mnt", "vfat", &["rw"]), "mount /mnt: expected nothing, found vfat (rw)"),
@@ -405,6 +418,14 @@ mod tests {
             all[0].ends_with("found CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER and 59 more"),
             "{all:?}"
         );
+    }
+
+    #[test]
+    fn capabilities_have_names() {
+        let set = mask(&["CAP_CHOWN", "CAP_NET_BIND_SERVICE", "CAP_NONE"].map(str::to_owned));
+        assert_eq!(set, 0x401);
+        assert_eq!(names(set), ["CAP_CHOWN", "CAP_NET_BIND_SERVICE"]);
+        assert_eq!(names(1 << 63 | 1), ["CAP_CHOWN", "capability 63"]);
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! [`expectations`] is the one source: the builder writes the list into `release.json`, init sets what can be set,
 //! then reads the machine back ([`Observed`]) and compares ([`check()`]). What differs makes the boot not good.
 
-pub mod capabilities;
 mod check;
 pub mod settings;
 

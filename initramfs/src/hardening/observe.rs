@@ -1,6 +1,6 @@
 //! Reading the machine back. Only files are read, none of them large, and nothing waits.
 
-use super::{files, mountinfo, processes};
+use super::{mountinfo, processes};
 use crate::{cgroup, sysctl};
 use ashlar_image::hardening::{Expectation, Observed, PrivilegedFile, Swap, Unit};
 use std::fs::{self, File};
@@ -58,7 +58,7 @@ fn group(unit: &Unit) -> Option<PathBuf> {
     }
 }
 
-/// Reads what `expectations` are about, `files` excepted: that is what a [`files::Walk`] has found.
+/// Reads what `expectations` are about, `files` excepted: that is what a [`super::files::Walk`] has found.
 pub fn read(expectations: &[Expectation], files: Option<Vec<PrivilegedFile>>) -> Observed {
     let units = expectations.iter().filter_map(|expectation| match expectation {
         Expectation::Confined { unit, .. } => Some(unit),
