@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn the_machine_is_read_in_steps() {
         let folder = tempfile::tempdir().unwrap();
-        for number in 0..STEP + 1 {
+        for number in 0..=STEP {
             std::fs::write(folder.path().join(number.to_string()), "").unwrap();
         }
         let list = vec![Expectation::NoPrivilegedFiles { except: Vec::new() }];

@@ -101,15 +101,18 @@ mod tests {
         fn deadlines_are_enough(timeout in 1u64..600, health in prop::collection::vec(any::<bool>(), 1..50)) {
             let mut feeding = Feeding::new(s(timeout), s(0));
             let mut fed = s(0);
+            let mut was_healthy = true;
             for healthy in health {
                 let now = feeding.deadline();
                 let action = feeding.step(now, healthy);
                 prop_assert_eq!(action == Action::Feed, healthy);
+                // Between two meals in a row less than the timeout passes.
+                prop_assert!(!healthy || !was_healthy || now < fed + s(timeout));
                 if healthy {
                     fed = now;
                 }
-                prop_assert!(feeding.deadline() > now && feeding.deadline() - now <= s(timeout));
-                prop_assert!(!healthy || now - fed < s(timeout));
+                was_healthy = healthy;
+                prop_assert!(feeding.deadline() > now && feeding.deadline() < now + s(timeout));
             }
         }
     }
