@@ -10,6 +10,8 @@ pub const MANIFEST_PATH: &str = "/usr/lib/ashlar/image.json";
 pub const INIT_PATH: &str = "/usr/lib/ashlar/ashlar-init";
 /// Path of the control program in the root.
 pub const CONTROL_PATH: &str = "/usr/bin/ashlarctl";
+/// Name of the service that init adds to those of the image: the control API.
+pub const CONTROL_SERVICE: &str = "ashlarctl";
 /// Directory in the root with one folder per baked-in container; its file tree is `NAME/rootfs`.
 pub const CONTAINERS_DIR: &str = "/usr/lib/ashlar/containers";
 /// Directory with the kernel modules and [`MODULE_LIST`], in the initramfs and in the root.
@@ -128,7 +130,7 @@ pub const PIDS_MAX: u32 = 2048;
 /// Longest name of a service or container in bytes.
 pub const MAX_NAME: usize = 64;
 /// What the log calls the kernel, init and the control program: no service or container of a recipe has these names.
-pub const RESERVED_NAMES: [&str; 3] = ["kernel", "init", "control"];
+pub const RESERVED_NAMES: [&str; 3] = ["kernel", "init", CONTROL_SERVICE];
 
 /// What a service or container needs, and what init expects of it. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

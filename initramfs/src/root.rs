@@ -1,6 +1,7 @@
 //! The second stage: the machine is set up, then everything that the image asks for runs until the end.
 
 mod builtin;
+mod care;
 mod machine;
 mod requests;
 mod status;
@@ -19,9 +20,11 @@ use crate::supervision::Supervisor;
 use crate::uevent::Uevents;
 use crate::{cgroup, console, modules, sysctl};
 use ashlar_image::control::{INIT_SOCKET, LOG_FOLDER};
-use ashlar_image::machine::Log;
+use ashlar_image::hardening;
+use ashlar_image::machine::{Log, Watchdog};
 use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use ashlar_image::state::CONFIGURATION_PCR;
+use care::Care;
 use machine::{Machine, Progress};
 use rustix::system::RebootCommand;
 use rustix::time::{ClockId, Timespec};
@@ -67,6 +70,7 @@ pub fn run() -> Result<Infallible, Error> {
     }
     let mut journal = Journal::new(LOG_MEMORY);
     sysctl::apply();
+    crate::hardening::protect();
     set_clock(manifest.build_time);
 
     let mut measurer = measure::reopen(std::mem::take(&mut boot.measured))?;
@@ -88,6 +92,10 @@ pub fn run() -> Result<Infallible, Error> {
     let control = Control::open(Path::new(INIT_SOCKET)).map_err(Error::io("make", INIT_SOCKET))?;
 
     measurer.phase(Phase::Sysinit)?;
+    // The list is that of the image and of the release; what init adds itself is in it.
+    let expectations = hardening::expectations(&manifest);
+    let timeout = configuration.config().map_or_else(Watchdog::default, |config| config.watchdog.clone()).timeout;
+    let care = Care::new(&manifest, expectations, timeout, &mut measurer, &mut journal);
     manifest.services.insert(builtin::CONTROL.to_owned(), builtin::control(configuration.config())?);
     let mut supervisor = Supervisor::new(&manifest, now());
     supervisor.apply(configuration.config(), now());
@@ -102,6 +110,7 @@ pub fn run() -> Result<Infallible, Error> {
         signals,
         supervisor,
         journal,
+        care,
         progress: Progress::default(),
     };
     machine.run()

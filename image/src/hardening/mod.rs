@@ -8,7 +8,7 @@ pub mod settings;
 
 pub use check::check;
 
-use crate::manifest::{Manifest, SystemCalls};
+use crate::manifest::{CONTROL_SERVICE, Manifest, SystemCalls};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -293,6 +293,14 @@ pub fn expectations(manifest: &Manifest) -> Vec<Expectation> {
         capabilities: service.capabilities.clone(),
         uid: kept_uid(service.uid, &service.capabilities),
     }));
+    // The control service, which init adds to every machine: it speaks with the outside.
+    list.push(Expectation::Confined {
+        unit: Unit::Service(CONTROL_SERVICE.to_owned()),
+        seccomp: true,
+        no_new_privileges: true,
+        capabilities: Vec::new(),
+        uid: None,
+    });
     list
 }
 
@@ -316,9 +324,9 @@ mod tests {
         assert!(text.contains(
             r#"{"kind":"confined","unit":{"container":"web"},"seccomp":true,"no_new_privileges":true,"capabilities":["CAP_CHOWN"],"uid":7}"#
         ), "{text}");
-        assert!(matches!(&list[list.len() - 3], Expectation::Confined { uid: None, .. }), "it can change it");
+        assert!(matches!(&list[list.len() - 4], Expectation::Confined { uid: None, .. }), "it can change it");
         assert!(matches!(
-            list.last().unwrap(),
+            list[list.len() - 2],
             Expectation::Confined { unit: Unit::Service(_), seccomp: false, no_new_privileges: false, .. }
         ));
         assert!(

@@ -4,13 +4,13 @@ use crate::durable;
 use crate::error::Error;
 use ashlar_image::machine::MachineConfig;
 use ashlar_image::manifest::{CONTROL_PATH, Service};
+
+pub use ashlar_image::manifest::CONTROL_SERVICE as CONTROL;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// Name of the control service.
-pub const CONTROL: &str = "ashlarctl";
 /// Certificates of the users' authorities, in PEM.
 const TRUST_ROOTS: &str = "/run/ashlar/trust-roots.pem";
 /// Memory of the control service in bytes: a bound for what comes from afar.

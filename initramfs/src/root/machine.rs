@@ -1,5 +1,6 @@
 //! The loop of PID 1: one poll over everything that can happen, then the one thing that has happened.
 
+use super::care::Care;
 use super::now;
 use crate::boot::Boot;
 use crate::configuration::Configuration;
@@ -89,6 +90,8 @@ pub struct Machine {
     pub supervisor: Supervisor,
     /// The log.
     pub journal: Journal,
+    /// What looks after the machine itself.
+    pub care: Care,
     /// How far it has come.
     pub progress: Progress,
 }
@@ -116,14 +119,20 @@ impl Machine {
             let now = now();
             self.network.tick(now);
             self.control.tick(now);
+            self.care.tick(self.progress.ready, now);
             self.supervisor.tick(now, &mut self.journal);
             if let Some((request, deadline)) = self.progress.ending {
                 if self.supervisor.is_over() || now >= deadline {
+                    self.care.close(request.title(), request == Request::PowerOff);
                     self.journal.close();
                     shutdown::finish(request);
                 }
-            } else if !self.progress.ready && self.has_settled(now) {
+            } else if !self.progress.ready && self.has_settled(now) && self.care.is_read_back(now) {
                 self.become_ready(now)?;
+            }
+            if self.care.wants_status(now) {
+                let status = self.status(now);
+                self.care.show(&status, now);
             }
             for source in self.wait(now) {
                 self.handle(source);
@@ -169,7 +178,7 @@ impl Machine {
     fn deadline(&self, now: Duration) -> Duration {
         let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
         let end = self.progress.ending.map(|(_, deadline)| deadline);
-        let parts = [self.network.deadline(), self.control.deadline()];
+        let parts = [self.network.deadline(), self.control.deadline(), self.care.deadline()];
         self.supervisor
             .deadline()
             .into_iter()
@@ -234,6 +243,7 @@ impl Machine {
         }
         console::info(format_args!("{}: {reason}", request.title()));
         self.progress.ending = Some((request, now + SHUTDOWN_DEADLINE));
+        self.care.end(now);
         self.supervisor.stop_all(now, &mut self.journal);
     }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 impl Machine {
     /// Everything that is not as it should be, one line each.
     pub(super) fn problems(&self, now: Duration) -> Vec<String> {
-        let mut problems = self.supervisor.problems(now);
+        let mut problems = self.care.differences();
+        problems.extend(self.supervisor.problems(now));
         problems.extend(self.journal.problems());
         if let Some(refused) = self.configuration.refused() {
             problems.push(format!("a machine configuration was refused: {refused}"));
@@ -41,10 +42,10 @@ impl Machine {
             good: self.progress.ready && problems.is_empty(),
             ready: self.progress.ready,
             problems,
-            last_boot: None,
+            last_boot: self.care.last_boot().map(str::to_owned),
             addresses: self.network.addresses(),
             time_server: None,
-            watchdog: None,
+            watchdog: self.care.watchdog(),
             uptime_seconds: now.as_secs_f64(),
             time: rustix::time::clock_gettime(ClockId::Realtime).tv_sec,
             configuration_serial: self.configuration.serial(),
@@ -82,7 +83,9 @@ impl Machine {
             status: Some(Box::new(status)),
         };
         console::info(format_args!("ready after {:.1} s", report.uptime_seconds));
-        console::announce(&report::block(&report));
+        if let Some(status) = &report.status {
+            self.care.show(status, now);
+        }
         report::send(&report);
         Ok(())
     }
