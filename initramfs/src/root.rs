@@ -94,7 +94,8 @@ pub fn run() -> Result<Infallible, Error> {
     measurer.phase(Phase::Sysinit)?;
     // The list is that of the image and of the release; what init adds itself is in it.
     let expectations = hardening::expectations(&manifest);
-    let timeout = configuration.config().map_or_else(Watchdog::default, |config| config.watchdog.clone()).timeout;
+    let timeout =
+        configuration.config().map_or_else(Watchdog::default, |config| config.watchdog.clone()).timeout;
     let care = Care::new(&manifest, expectations, timeout, &mut measurer, &mut journal);
     manifest.services.insert(builtin::CONTROL.to_owned(), builtin::control(configuration.config())?);
     let mut supervisor = Supervisor::new(&manifest, now());
