@@ -141,6 +141,23 @@ make_control_request() {
     echo '{"op":"reseal","recovery_key":"abcd-efgh"}' | seed reseal
 }
 
+make_mountinfo() {
+    seed machine <<'END'
+21 1 254:0 / / ro,nosuid,nodev,relatime - erofs /dev/dm-0 ro,user_xattr,acl
+22 21 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:3 master:1 - proc proc rw,hidepid=invisible
+23 21 0:22 / /with\040space rw - tmpfs tmpfs rw,size=1k
+END
+}
+
+make_proc_status() {
+    seed process < /proc/self/status
+}
+
+make_pstore() {
+    printf '%s\0%s' $'dmesg-efi-1-Oops#1 Part1\n<1>[    9.1] BUG: kernel NULL pointer dereference\n' \
+        $'dmesg-efi-2-Panic#2 Part1\n<0>[    9.2] Kernel panic - not syncing: Fatal exception\n' | seed death
+}
+
 make_configure_text() {
     chosen 00 sysusers <<'END'
 # comment

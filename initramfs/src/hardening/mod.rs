@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Files of the root that are looked at in one step: about two milliseconds.
+/// Files of the root that are looked at in one step: a few milliseconds.
 const STEP: usize = 200;
 /// When what was read about processes is read again before it counts.
 const CONFIRM: Duration = Duration::from_secs(1);
