@@ -175,7 +175,7 @@ pub struct ContainerTree<'a> {
     pub defaults: ImageDefaults,
 }
 
-/// Puts the manifest, init, os-release and the containers into the root.
+/// Puts the manifest, init, os-release and the containers into the root, and gives the manifest.
 pub fn add_system(
     tree: &mut Tree,
     recipe: &Recipe,
@@ -183,7 +183,7 @@ pub fn add_system(
     programs: &Programs,
     os_release: &str,
     time: i64,
-) -> Result<(), BuildError> {
+) -> Result<Manifest, BuildError> {
     // Names of users are looked up in them.
     for (path, text) in ACCOUNTS {
         if tree.get(path.as_bytes()).is_none() {
@@ -222,7 +222,7 @@ pub fn add_system(
         let prefix = format!("{CONTAINERS_DIR}/{}/rootfs", c.recipe.name);
         graft(tree, &prefix, c.tree)?;
     }
-    Ok(())
+    Ok(manifest)
 }
 
 /// Hangs `part` into `tree` at `prefix`; hard links inside keep pointing inside.

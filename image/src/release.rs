@@ -1,6 +1,7 @@
 //! `release.json`: one release as an immutable set of bytes, and what a machine that runs it measures.
 
 use crate::digest::Digest;
+use crate::hardening::Expectation;
 use crate::layout::Sizes;
 use crate::measure::Prediction;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,9 @@ pub struct Release {
     /// SHA-256 of the control program in the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Digest>,
+    /// What a machine that runs it reads back before it is ready: see [`crate::hardening`].
+    #[serde(default)]
+    pub hardening: Vec<Expectation>,
     /// Every package, sorted.
     pub packages: Vec<Package>,
 }

@@ -97,6 +97,9 @@ fn release() -> Release {
         },
         pcrs: BTreeMap::new(),
         init: Digest::of(b"init"),
+        control: None,
+        state_policy: None,
+        hardening: Vec::new(),
         packages: Vec::new(),
     }
 }

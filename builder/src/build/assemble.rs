@@ -134,6 +134,7 @@ fn release(
         state_policy: Some(state_policy),
         init: facts.init,
         control: Some(facts.control),
+        hardening: facts.hardening.clone(),
         packages: facts.packages.clone(),
     }
 }

@@ -5,6 +5,7 @@ use crate::error::BuildError;
 use crate::inspect::read_whole;
 use crate::output::Output;
 use ashlar_image::digest::Digest;
+use ashlar_image::hardening::Expectation;
 use ashlar_image::layout::Sizes;
 use ashlar_image::release::{self, Artifact};
 use serde::{Deserialize, Serialize};
@@ -56,6 +57,8 @@ pub struct Facts {
     pub control: Digest,
     /// Values of PCR 7 with which the state volume opens, beside the predicted one.
     pub more_pcr7: Vec<Digest>,
+    /// What a machine that runs it must hold.
+    pub hardening: Vec<Expectation>,
     /// Every package, sorted.
     pub packages: Vec<release::Package>,
     /// Text of `.osrel`.

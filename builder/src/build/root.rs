@@ -15,6 +15,7 @@ use ashlar_formats::erofs::{self, Plan};
 use ashlar_formats::verity;
 use ashlar_image::cmdline::VerityRoot;
 use ashlar_image::digest::Digest;
+use ashlar_image::hardening::{self, Expectation};
 use ashlar_image::release::Artifact;
 use ashlar_tree::Tree;
 use serde::{Deserialize, Serialize};
@@ -78,6 +79,8 @@ pub(super) struct Composed {
     pub(super) notes: Vec<String>,
     /// What maintainer scripts would have done: what was done and what was left out, by part.
     pub(super) configured: BTreeMap<String, serde_json::Value>,
+    /// What a machine that runs it must hold.
+    pub(super) hardening: Vec<Expectation>,
 }
 
 /// A root of packages, configured: what their maintainer scripts would have done is done.
@@ -157,8 +160,12 @@ pub(super) fn compose(
     kernel_packages: Option<&[Package]>,
 ) -> Result<Composed, BuildError> {
     let (recipe, time) = (build.recipe, build.time);
-    let mut composed =
-        Composed { tree: compose::skeleton(time)?, notes: Vec::new(), configured: BTreeMap::new() };
+    let mut composed = Composed {
+        tree: compose::skeleton(time)?,
+        notes: Vec::new(),
+        configured: BTreeMap::new(),
+        hardening: Vec::new(),
+    };
     let modules = match kernel_packages {
         Some(packages) => {
             let mut tree = compose::skeleton(time)?;
@@ -178,12 +185,13 @@ pub(super) fn compose(
     for one in &recipe.containers {
         containers.push(container(build, one, packages, &mut composed)?);
     }
-    compose::add_system(&mut tree, recipe, containers, build.programs, build.os_release, time)?;
+    let manifest = compose::add_system(&mut tree, recipe, containers, build.programs, build.os_release, time)?;
     compose::add_modules(&mut tree, &kernel.root_modules, time)?;
     compose::add_directories(&mut tree, &recipe.directories, time)?;
     compose::add_files(&mut tree, &recipe.files, recipe, build.files, time)?;
     compose::add_symlinks(&mut tree, &recipe.symlinks, time)?;
     compose::set_times(&mut tree, time);
+    composed.hardening = hardening::expectations(&manifest);
     composed.tree = tree;
     Ok(composed)
 }
@@ -202,6 +210,8 @@ pub(super) struct Root {
     pub(super) notes: Vec<String>,
     /// What maintainer scripts would have done, by part.
     pub(super) configured: BTreeMap<String, serde_json::Value>,
+    /// What a machine that runs it must hold.
+    pub(super) hardening: Vec<Expectation>,
 }
 
 /// A [`VerityRoot`] as the words of the command line that name it.
@@ -285,6 +295,7 @@ pub(super) fn write(build: &Build<'_>, composed: &Composed, key: &Key) -> Result
         opened_by,
         notes: composed.notes.clone(),
         configured: composed.configured.clone(),
+        hardening: composed.hardening.clone(),
     };
     // What changed meanwhile must not be kept under the hash of what was there before.
     build.files.unchanged()?;

@@ -156,6 +156,7 @@ pub(super) fn run(
         init,
         control: Digest::of(&build.programs.control),
         more_pcr7: recipe.state.pcr7.clone(),
+        hardening: root.hardening.clone(),
         packages: package_list(lock)?,
         os_release: build.os_release.to_owned(),
         cmdline: format!("{} {}", words.join(" "), root.opened_by).trim_start().to_owned(),
