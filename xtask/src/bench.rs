@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: figures beside a peer's in the same run, so that they hold on any machine.
 
+mod boot;
 mod build;
-mod lab;
-mod measure;
+pub mod lab;
+pub mod measure;
 mod peers;
 mod read;
 mod stages;
@@ -14,6 +15,8 @@ use clap::{Args, Subcommand};
 /// What to measure.
 #[derive(Subcommand)]
 pub enum Bench {
+    /// From the kernel's start to a container that answers, beside a systemd image of the same packages (as root)
+    Boot(Settings),
     /// Whole builds, and each stage beside the peer's tool for it
     Build(Settings),
     /// What reading an image costs, by compression: ours and mkfs.erofs's, mounted (as root)
@@ -44,6 +47,7 @@ impl Bench {
     /// Measures.
     pub fn run(self) -> Result<(), String> {
         match self {
+            Self::Boot(settings) => boot::run(&settings)?.print(settings.output.json),
             Self::Build(settings) => build::run(&settings)?.print(settings.output.json),
             Self::Read(settings) => read::run(&settings)?.print(settings.output.json),
             Self::Update(output) => update::run()?.print(output.json),

@@ -9,6 +9,14 @@ const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The programs of the machine: package and program.
 const MACHINE: [(&str, &str); 2] = [("ashlar-init", "ashlar-init"), ("ashlar-control", "ashlarctl")];
 
+/// Name of the variable with a folder of programs that were built already.
+pub const PROGRAMS: &str = "ASHLAR_PROGRAMS";
+
+/// The folder that `ASHLAR_PROGRAMS` names; without it, builds.
+pub fn programs() -> Result<PathBuf, String> {
+    std::env::var_os(PROGRAMS).map_or_else(build, |folder| Ok(crate::run::workspace().join(folder)))
+}
+
 /// Builds and gives the folder with `ashlar`, `ashlar-init` and `ashlarctl`.
 pub fn build() -> Result<PathBuf, String> {
     cargo(&["build", "--release", "--package", "ashlar-builder"])?;

@@ -3,12 +3,15 @@
 
 mod bench;
 mod build;
+mod debian;
 mod demo;
 mod fuzz;
+mod guest;
 mod judges;
 mod run;
 mod setup;
 mod test;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +36,8 @@ enum Command {
     /// Measure, each figure beside a peer's in the same run
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Cut the power of a machine again and again, then look whether it and what it wrote is whole (as root)
+    Torture(torture::Torture),
     /// Run a fuzz target, or all in turn
     Fuzz(fuzz::Fuzz),
 }
@@ -44,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo => setup::packages().and_then(|()| demo::demo()),
         Command::Test => setup::packages().and_then(|()| test::test()),
         Command::Bench(bench) => setup::packages().and_then(|()| bench.run()),
+        Command::Torture(torture) => setup::packages().and_then(|()| torture.run()),
         Command::Fuzz(fuzz) => fuzz.run(),
     };
     match result {

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "libc-bin",
     "libc6-dev",
     "libfaketime",
+    "mmdebstrap",
     "mount",
     "mtools",
     "nix-bin",

@@ -94,7 +94,7 @@ pub fn size(file: &str) -> Result<f64, String> {
 impl Lab {
     /// Builds the programs and makes keys.
     pub fn new() -> Result<Self, String> {
-        let ashlar = build::build()?.join("ashlar").display().to_string();
+        let ashlar = build::programs()?.join("ashlar").display().to_string();
         let folder = target().join("bench");
         std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
         let lab = Self { ashlar, folder };
@@ -102,6 +102,11 @@ impl Lab {
             measure(&lab.ashlar, &["keys", "new", &lab.path("keys")])?;
         }
         Ok(lab)
+    }
+
+    /// The program.
+    pub fn ashlar(&self) -> &str {
+        &self.ashlar
     }
 
     /// A path in the folder.

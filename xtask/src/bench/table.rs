@@ -115,6 +115,11 @@ impl Table {
         row.map_or((0.0, 0.0), |row| (row.wall().unwrap_or(0.0), row.cpu().unwrap_or(0.0)))
     }
 
+    /// The median of a figure of a row; 0 where it has none.
+    pub fn median(&self, name: &str, column: &str) -> f64 {
+        self.rows.iter().find(|row| row.name == name).and_then(|row| row.figure(column)).unwrap_or(0.0)
+    }
+
     /// The median of a row's peak memory, in bytes.
     pub fn peak(&self, name: &str) -> f64 {
         self.rows.iter().find(|row| row.name == name).and_then(Row::peak).unwrap_or(0.0)
