@@ -28,6 +28,7 @@ exit 0
 ";
 
 /// A text of ours from an error of a machine.
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 pub fn told(error: QemuError) -> String {
     error.to_string()
 }

@@ -251,7 +251,8 @@ fn judge(lab: &Lab, state: &str, key: &str, written: &BTreeSet<u64>) -> Result<V
         let lines: Vec<&str> = console.lines().filter(|line| line.starts_with("judge: ")).collect();
         failures.push(format!("the judge says:\n{}", lines.join("\n")));
     }
-    let missing: Vec<_> = written.difference(&numbers(&console, "judge: file ")).collect();
+    let whole = numbers(&console, "judge: file ");
+    let missing: Vec<_> = written.difference(&whole).collect();
     if !missing.is_empty() {
         failures.push(format!("files that were told as written are missing or damaged: {missing:?}"));
     }

@@ -35,7 +35,9 @@ until wget -q -O /dev/null http://127.0.0.1:8080/; do :; done
 read up idle < /proc/uptime
 echo $up > /tmp/new
 mv /tmp/new /tmp/www/answered
-while :; do sleep 1000; done
+trap 'exit 0' TERM
+sleep 1000000 &
+wait
 ";
 
 /// The command line of the example without what is only ours.
@@ -66,6 +68,7 @@ const UNITS: [(&str, &str); 3] = [
     (
         "hello.service",
         "[Service]\nExecStart=/usr/bin/crun --root /run/crun --cgroup-manager=cgroupfs run --bundle /usr/lib/bench/hello hello\n\
+         ExecStop=/usr/bin/crun --root /run/crun kill hello TERM\n\
          Restart=always\nDelegate=yes\n",
     ),
     (
@@ -199,7 +202,7 @@ fn note(table: &mut Table, who: &str, seen: &Seen) {
     }
     let list: Vec<String> = own
         .iter()
-        .map(|process| format!("{} {:.1} MiB", process.name, process.rss as f64 / 1048576.0))
+        .map(|process| format!("{} {:.1} MiB", process.name, process.rss as f64 / f64::from(1 << 20)))
         .collect();
     eprintln!("xtask: {who}: ready {:.2} s, answer {:.2} s; {}", seen.ready, seen.answer, list.join(", "));
 }
