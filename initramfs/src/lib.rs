@@ -6,7 +6,7 @@
 //! the machine is switched off.
 //!
 //! What decides something is pure and tested without a machine: [`gpt`], [`verity`], [`slot`], [`dm`],
-//! [`efi`], [`dhcp`], [`netlink`], [`supervision::unit`],
+//! [`efi`], [`dhcp`], [`netlink`], [`network::plan`], [`time`], [`supervision::unit`],
 //! [`oci`]. The rest moves bytes to and from the kernel.
 
 pub mod block;
@@ -22,6 +22,7 @@ pub mod durable;
 pub mod efi;
 pub mod entropy;
 pub mod error;
+pub mod etc;
 pub mod failure;
 pub mod gpt;
 pub mod guid;
@@ -46,6 +47,7 @@ pub mod supervision;
 pub mod switch;
 mod sys;
 pub mod sysctl;
+pub mod time;
 pub mod uevent;
 pub mod verity;
 pub mod watchdog;

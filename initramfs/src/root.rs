@@ -87,8 +87,7 @@ pub fn run() -> Result<Infallible, Error> {
     if let Err(error) = rustix::system::sethostname(hostname.as_bytes()) {
         console::warning(format_args!("cannot set the host name `{hostname}`: {error}"));
     }
-    let network = Network::start().map_err(Error::io("start", "the network"))?;
-    network.write_resolv_conf().map_err(Error::io("write", bundle::RESOLV_CONF))?;
+    let network = Network::start(configuration.config(), now()).map_err(Error::io("start", "the network"))?;
     let control = Control::open(Path::new(INIT_SOCKET)).map_err(Error::io("make", INIT_SOCKET))?;
 
     measurer.phase(Phase::Sysinit)?;

@@ -159,3 +159,54 @@ pub fn send_kernel_messages_to(console: &File, number: u8) -> io::Result<()> {
     check(unsafe { libc::ioctl(console.as_raw_fd(), libc::TIOCLINUX, argument.as_ptr()) })?;
     Ok(())
 }
+
+/// Sets an option of a socket whose value is a number.
+pub fn set_socket_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: `value` is valid for reading for the length given; the kernel copies it.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            length_of::<libc::c_int>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Lets the kernel move the clock by `offset` nanoseconds, half a second at most, with its phase-locked loop of the
+/// time constant 2^(4 + `constant`) seconds (adjtimex(2)). From then on the kernel also keeps the hardware clock right.
+pub fn slew_clock(offset: i64, constant: i64) -> io::Result<()> {
+    // SAFETY: `timex` consists of integers; all zeros are a value of it.
+    let mut change: libc::timex = unsafe { std::mem::zeroed() };
+    change.modes = libc::ADJ_OFFSET
+        | libc::ADJ_STATUS
+        | libc::ADJ_NANO
+        | libc::ADJ_TIMECONST
+        | libc::ADJ_MAXERROR
+        | libc::ADJ_ESTERROR;
+    change.status = libc::STA_PLL;
+    change.offset = offset;
+    change.constant = constant;
+    // SAFETY: `change` is valid for reading and writing.
+    check(unsafe { libc::adjtimex(&raw mut change) })?;
+    Ok(())
+}
+
+/// Sets the hardware clock to a time in seconds since 1970, in UTC (rtc(4)).
+pub fn set_rtc(rtc: &File, seconds: i64) -> io::Result<()> {
+    /// `RTC_SET_TIME`: `_IOW('p', 0x0a, struct rtc_time)`, which is nine integers: the first of `struct tm`.
+    const SET_TIME: u32 = 1 << 30 | 36 << 16 | (b'p' as u32) << 8 | 0x0a;
+    // SAFETY: `tm` consists of integers and a pointer that may be null; all zeros are a value of it.
+    let mut parts: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both are valid; the function uses no time zone.
+    if unsafe { libc::gmtime_r(&raw const seconds, &raw mut parts) }.is_null() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let time: [libc::c_int; 9] =
+        [parts.tm_sec, parts.tm_min, parts.tm_hour, parts.tm_mday, parts.tm_mon, parts.tm_year, 0, 0, 0];
+    // SAFETY: `time` is valid for reading and of the size that the kernel reads.
+    check(unsafe { libc::ioctl(rtc.as_raw_fd(), libc::Ioctl::from(SET_TIME), time.as_ptr()) })?;
+    Ok(())
+}

@@ -8,10 +8,12 @@ const PACKAGES: &[&str] = &[
     "binutils",
     "bzip2",
     "ca-certificates",
+    "chrony",
     "cpio",
     "cryptsetup-bin",
     "debian-archive-keyring",
     "diffutils",
+    "dnsmasq-base",
     "docker-registry",
     "dosfstools",
     "e2fsprogs",
@@ -21,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "gcc",
     "gdisk",
     "gnupg",
+    "iproute2",
     "kmod",
     "libc-bin",
     "libc6-dev",
@@ -50,13 +53,14 @@ const PACKAGES: &[&str] = &[
     "systemd",
     "systemd-boot-efi",
     "tpm2-tools",
+    "user-mode-linux",
     "util-linux",
     "xz-utils",
     "zstd",
 ];
 
 /// The packages that start a service when they are installed. The tests start their own.
-const SERVICES: &[&str] = &["docker-registry"];
+const SERVICES: &[&str] = &["chrony", "docker-registry"];
 
 /// Whether dpkg knows a package as installed.
 fn installed(package: &str) -> bool {

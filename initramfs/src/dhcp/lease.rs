@@ -23,6 +23,8 @@ pub struct Lease {
     pub routes: Vec<Route>,
     /// Name servers.
     pub name_servers: Vec<Ipv4Addr>,
+    /// Time servers (NTP).
+    pub time_servers: Vec<Ipv4Addr>,
     /// Domain.
     pub domain: Option<String>,
     /// Name for this machine.
@@ -115,6 +117,7 @@ impl Lease {
             server: reply.server,
             routes,
             name_servers: addresses(value(option::NAME_SERVERS).unwrap_or_default()).collect(),
+            time_servers: addresses(value(option::TIME_SERVERS).unwrap_or_default()).collect(),
             domain: value(option::DOMAIN).and_then(|value| name(value, 253)),
             host_name: value(option::HOST_NAME).and_then(|value| name(value, 64)),
             mtu: value(option::MTU)
@@ -155,6 +158,7 @@ pub(crate) mod tests {
             HOUR,
             (option::ROUTERS, &[10, 0, 2, 2]),
             (option::NAME_SERVERS, &[10, 0, 2, 3, 0, 0, 0, 0]),
+            (option::TIME_SERVERS, &[10, 0, 2, 4, 127, 0, 0, 1, 10, 0, 2, 5]),
             (option::DOMAIN, b"example.org\0"),
             (option::HOST_NAME, b"web1"),
             (option::MTU, &[5, 0xdc]),
@@ -164,6 +168,7 @@ pub(crate) mod tests {
         let gateway = Ipv4Addr::new(10, 0, 2, 2);
         assert_eq!(lease.routes, [Route { network: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway }]);
         assert_eq!(lease.name_servers, [Ipv4Addr::new(10, 0, 2, 3)]);
+        assert_eq!(lease.time_servers, [Ipv4Addr::new(10, 0, 2, 4), Ipv4Addr::new(10, 0, 2, 5)]);
         assert_eq!(lease.domain.as_deref(), Some("example.org"));
         assert_eq!(lease.host_name.as_deref(), Some("web1"));
         assert_eq!(lease.mtu, Some(1500));

@@ -27,6 +27,8 @@ pub mod option {
     pub const DOMAIN: u8 = 15;
     /// Largest packet of the interface.
     pub const MTU: u8 = 26;
+    /// Time servers (NTP).
+    pub const TIME_SERVERS: u8 = 42;
     /// Address that the client wants.
     pub const REQUESTED: u8 = 50;
     /// Seconds that the lease lasts.
@@ -191,6 +193,7 @@ impl Query {
                 option::HOST_NAME,
                 option::DOMAIN,
                 option::MTU,
+                option::TIME_SERVERS,
                 option::RENEW,
                 option::REBIND,
             ],
