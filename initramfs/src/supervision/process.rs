@@ -265,6 +265,7 @@ impl Process {
         self.pid = None;
         self.probe_at = None;
         self.notify = None;
+        self.status = None;
         let title = self.title();
         let kills = self.usage().oom_kills.unwrap_or_default();
         if kills > self.oom_kills {
