@@ -19,7 +19,10 @@ pub(super) struct Logs {
     /// Show new lines as they come, until it is interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Only lines of this unit: `kernel`, `init` or the name of a service; may be given again
+    /// Only lines of these units: `kernel`, `init` or names of services
+    #[arg(value_name = "UNIT")]
+    units: Vec<String>,
+    /// The same, as an option; may be given again
     #[arg(short, long)]
     unit: Vec<String>,
     /// Only the last ones [default: 100, unless --since or --boot is given]
@@ -57,7 +60,7 @@ impl Logs {
         };
         let bounded = since.is_some() || boot != Boot::Any;
         Ok(Query {
-            units: self.unit,
+            units: [self.units, self.unit].concat(),
             lines: self.lines.or((!bounded).then_some(DEFAULT_LINES)),
             since,
             boot,

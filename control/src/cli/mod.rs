@@ -123,6 +123,7 @@ mod tests {
             "--fingerprint sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad services",
             "service restart web",
             "logs -f --unit web --unit db -n 50 --since 10m --boot -1 -p 4",
+            "logs kernel web -f",
             "config show",
             "config apply machine.dsse --dry-run",
             "state reseal",

@@ -205,6 +205,8 @@ fn asked_for_once() {
     assert_eq!(logs(&["-n", "7"]).1, 7);
     assert_eq!(logs(&["--since", "@290"]).1, 10);
     assert_eq!(logs(&["--unit", "db"]).1, 0);
+    assert_eq!(logs(&["db", "kernel"]).1, 0);
+    assert_eq!(logs(&["db", "web", "-n", "5"]).1, 5);
     assert_eq!(logs(&["--since", "yesterday"]).0, 2);
     assert_eq!(logs(&["--unit", "../x"]).0, 4);
     // Who stops reading, as `head` does, gets no error.
