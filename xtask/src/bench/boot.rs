@@ -280,7 +280,9 @@ pub fn run(settings: &Settings) -> Result<Table, String> {
         at(ANSWER) - at(KERNEL)
     };
     let times = beyond(THEIRS) / beyond(OURS);
-    table.note(format!("from init's start to the container's answer, without the kernel: {times:.1} times as fast"));
+    table.note(format!(
+        "from init's start to the container's answer, without the kernel: {times:.1} times as fast"
+    ));
     let row = format!("{OURS}: {MEMORY}");
     let memory = table.median(&row, "rss_bytes");
     table.goal(&row, "less than 40 MB", memory < MEMORY_GOAL);
@@ -298,7 +300,8 @@ mod tests {
 
     #[test]
     fn the_kernels_own_time_is_read_from_the_console() {
-        let console = "[    0.000000] Linux version 6\n[    3.250001] Run /init as init process\n[    3.3] x\n";
+        let console =
+            "[    0.000000] Linux version 6\n[    3.250001] Run /init as init process\n[    3.3] x\n";
         assert_eq!(kernel_done(console), Some(3.250_001));
         assert_eq!(kernel_done("Run /init as init process"), None);
     }
