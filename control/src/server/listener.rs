@@ -3,9 +3,11 @@
 use super::limits::{HANDSHAKE, MAX_LOCAL, MAX_PER_ADDRESS, MAX_REMOTE, PAUSE};
 use super::{Context, connection};
 use crate::role::Peer;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +19,8 @@ use tokio_rustls::TlsAcceptor;
 /// How long, and how many bytes, a client that was refused is still listened to.
 const LEAVE: Duration = Duration::from_secs(1);
 const MAX_UNREAD: u64 = 64 << 10;
+/// Connections that wait in the kernel's queue.
+const BACKLOG: i32 = 128;
 
 /// Counts connections by address.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +64,22 @@ impl Drop for Counted {
             }
         }
     }
+}
+
+/// Listens on an address, also where the machine does not have it yet: the server may start before the network.
+pub(super) fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv4() {
+        sockopt::set_ip_freebind(&socket, true)?;
+    } else {
+        sockopt::set_ipv6_freebind(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Serves the Unix socket: who may open it is an admin.
@@ -137,6 +157,18 @@ fn is_certificate(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_is_not_there_yet() {
+        // Of the networks for documentation (RFC 5737, RFC 3849): no machine has them.
+        assert!(open("192.0.2.1:0".parse().unwrap()).is_ok());
+        if std::path::Path::new("/proc/net/if_inet6").exists() {
+            assert!(open("[2001:db8::1]:0".parse().unwrap()).is_ok());
+        }
+        let taken = open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let error = open(taken.local_addr().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
 
     #[test]
     fn one_address_does_not_take_all_places() {

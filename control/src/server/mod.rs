@@ -120,10 +120,11 @@ impl Server {
         };
         self.tls = Some(Arc::new(tls::config(&identity, roots)?));
         for address in &settings.listen {
-            let listener = std::net::TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|source| ControlError::Listen { address: *address, source })?;
-            self.remote.push(listener);
+            match listener::open(*address) {
+                Ok(listener) => self.remote.push(listener),
+                // The others are of use all the same.
+                Err(source) => eprintln!("{}", ControlError::Listen { address: *address, source }),
+            }
         }
         Ok(())
     }
