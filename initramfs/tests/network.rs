@@ -200,7 +200,7 @@ fn addresses_by_dhcp_and_from_routers() {
         "until ip link show p0 2> /dev/null; do sleep 0.05; done > /dev/null\n\
          ip link set lo up; ip link set p0 up; ip addr add 10.3.0.1/24 dev p0\n\
          ip addr add 2001:db8:3::1/64 dev p0 nodad\n\
-         exec dnsmasq --keep-in-foreground --no-daemon --conf-file=/dev/null --no-hosts --no-resolv --port=0 --user=root \
+         exec dnsmasq --no-daemon --conf-file=/dev/null --no-hosts --no-resolv --port=0 --user=root \
          --group=root --pid-file --leasefile-ro --interface=p0 --bind-interfaces --enable-ra \
          --dhcp-range=10.3.0.50,10.3.0.60,1h --dhcp-range=2001:db8:3::,ra-only,64,1h --ra-param=p0,5 \
          --dhcp-option=option:dns-server,10.3.0.53 --dhcp-option=option:ntp-server,10.3.0.123 \

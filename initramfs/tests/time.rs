@@ -129,7 +129,7 @@ fn foreign_servers_good_and_bad() {
     let _chrony =
         Server::start(Command::new("/usr/sbin/chronyd").args(["-d", "-x", "-U", "-f", "/tmp/chrony.conf"]));
     let _names = Server::start(Command::new("/usr/sbin/dnsmasq").args([
-        "--keep-in-foreground",
+        "--no-daemon",
         "--conf-file=/dev/null",
         "--no-hosts",
         "--no-resolv",
