@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // what is used by tests only fails a test by it
 
 pub mod case;
+pub mod desk;
 pub mod disk;
 pub mod folders;
 pub mod lab;

@@ -4,81 +4,17 @@
 use ashlar_image::control::Status;
 use ashlar_image::digest::Digest;
 use ashlar_qemu::{DiskFormat, Forward, Machine, MachineConfig};
+use ashlar_tests::desk::Desk;
 use ashlar_tests::lab::API_PORT;
 use ashlar_tests::machine::{CONTAINER_PORT, UP, get, machine, ready};
-use ashlar_tests::{Built, Run, built, programs, sparse};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use ashlar_tests::{built, sparse};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
-
-/// An operator's computer: a folder with configurations, certificates and what `ashlarctl` has stored.
-struct Desk {
-    folder: TempDir,
-    keys: PathBuf,
-}
-
-impl Desk {
-    fn new(built: &Built) -> Self {
-        let folder = tempfile::tempdir_in(built.out.parent().unwrap()).unwrap();
-        Self { folder, keys: built.keys.clone() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn ashlar(&self, arguments: &[&str]) -> Run {
-        Run::of(programs::ashlar().args(arguments).current_dir(self.folder.path()))
-    }
-
-    /// Signs a configuration with the given keys into `NAME.dsse`.
-    fn sign(&self, name: &str, text: &str, keys: &Path) -> PathBuf {
-        fs::write(self.path(&format!("{name}.toml")), text).unwrap();
-        let signed = format!("{name}.dsse");
-        let _ = self
-            .ashlar(&["machine", "sign", &format!("{name}.toml"), "--keys", keys.to_str().unwrap(), "-o", &signed])
-            .ok();
-        self.path(&signed)
-    }
-
-    /// `ashlarctl` for this desk.
-    fn ctl(&self, arguments: &[&str]) -> Run {
-        let mut command = Command::new(programs::folder().join("ashlarctl"));
-        command.args(arguments).current_dir(self.folder.path());
-        Run::of(command.env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME"))
-    }
-}
 
 fn text(serial: u64, hostname: &str, ca: &str, more: &str) -> String {
     format!(
         "serial = {serial}\nhostname = \"{hostname}\"\n[control]\ntrust-roots = ['''\n{ca}''']\n\
          [labels]\nsite = \"test\"\n{more}"
     )
-}
-
-/// The machine's state as `who` sees it.
-fn status(desk: &Desk, node: &str, who: &str) -> Status {
-    let run = desk.ctl(&["--node", node, "--identity", who, "--json", "status"]);
-    serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"))
-}
-
-/// Asks until the control service answers; gives the fingerprint that it shows.
-fn fingerprint(desk: &Desk, node: &str) -> String {
-    let until = Instant::now() + UP;
-    loop {
-        let run = desk.ctl(&["--node", node, "--identity", "admin.pem", "status"]);
-        if run.code == Some(5) {
-            // In two lines of four-digit groups.
-            let groups = run.stderr.split_ascii_whitespace().filter(|word| {
-                word.len() == 4 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
-            });
-            return groups.collect();
-        }
-        assert!(Instant::now() < until, "{run}");
-        std::thread::sleep(Duration::from_millis(500));
-    }
 }
 
 #[test]
@@ -88,11 +24,7 @@ fn a_machine_is_configured_asked_and_told() {
     }
     let Some(built) = built() else { return };
     let desk = Desk::new(built);
-    let _ = desk.ctl(&["identity", "new-ca"]).ok();
-    for role in ["reader", "operator", "admin"] {
-        let _ = desk.ctl(&["identity", "new", role, "--role", role]).ok();
-    }
-    let ca = fs::read_to_string(desk.path(".config/ashlar/client-ca/client-ca.pem")).unwrap();
+    let ca = desk.certificates();
     let first = text(3, "edge-1", &ca, "");
     let seed = desk.sign("first", &first, &desk.keys);
 
@@ -116,19 +48,22 @@ fn a_machine_is_configured_asked_and_told() {
 
     let node = format!("127.0.0.1:{}", running.forwards().iter().find(|f| f.guest == API_PORT).unwrap().host);
     let node = node.as_str();
-    let shown = fingerprint(&desk, node);
+    let shown = desk.fingerprint(node);
     assert_eq!(shown.len(), 64, "{shown}");
     let console: String = running.console().split_whitespace().collect();
     assert!(console.contains(&shown), "the console does not show the fingerprint {shown}");
     let _ = desk.ctl(&["trust", node, "--fingerprint", &format!("sha256:{shown}")]).ok();
 
-    let seen = status(&desk, node, "reader.pem");
+    let seen = desk.status(node);
     assert_eq!(seen.machine_id, told.machine_id);
     let services = desk.ctl(&["--node", node, "--identity", "reader.pem", "services"]).ok().stdout;
     assert!(services.contains("hello") && services.contains("ashlarctl"), "{services}");
-    let logs = desk.ctl(&["--node", node, "--identity", "reader.pem", "logs", "--unit", "init", "-n", "50"]).ok();
+    let logs =
+        desk.ctl(&["--node", node, "--identity", "reader.pem", "logs", "--unit", "init", "-n", "50"]).ok();
     assert!(logs.stdout.contains("measured ready"), "{}", logs.stdout);
-    let kernel = desk.ctl(&["--node", node, "--identity", "reader.pem", "logs", "--unit", "kernel", "-n", "5000"]).ok();
+    let kernel = desk
+        .ctl(&["--node", node, "--identity", "reader.pem", "logs", "--unit", "kernel", "-n", "5000"])
+        .ok();
     assert!(kernel.stdout.contains("Linux version"), "{}", kernel.stdout);
 
     // A reader reads.
@@ -141,18 +76,18 @@ fn a_machine_is_configured_asked_and_told() {
     let _ = other.ctl(&["identity", "new-ca"]).ok();
     let _ = other.ctl(&["identity", "new", "admin", "--role", "admin"]).ok();
     let fingerprint = format!("sha256:{shown}");
-    let run = other.ctl(&["--node", node, "--fingerprint", &fingerprint, "--identity", "admin.pem", "status"]);
+    let run =
+        other.ctl(&["--node", node, "--fingerprint", &fingerprint, "--identity", "admin.pem", "status"]);
     assert_eq!(run.code, Some(5), "{run}");
 
-    let operator = |command: &[&str]| {
-        desk.ctl(&[&["--node", node, "--identity", "operator.pem"][..], command].concat())
-    };
+    let operator =
+        |command: &[&str]| desk.ctl(&[&["--node", node, "--identity", "operator.pem"][..], command].concat());
     let web = running.forwards().iter().find(|forward| forward.guest == CONTAINER_PORT).unwrap().host;
     assert!(get(web, UP).unwrap().contains("Hello"));
     let _ = operator(&["service", "stop", "hello"]).ok();
     let hello = |seen: &Status| seen.services.iter().find(|service| service.name == "hello").unwrap().running;
     let until = Instant::now() + UP;
-    while hello(&status(&desk, node, "reader.pem")) {
+    while hello(&desk.status(node)) {
         assert!(Instant::now() < until, "hello runs on");
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -160,7 +95,8 @@ fn a_machine_is_configured_asked_and_told() {
     assert!(get(web, UP).unwrap().contains("Hello"));
 
     // Configurations: wrong ones are refused whole, a good one is in force at once.
-    let admin = |command: &[&str]| desk.ctl(&[&["--node", node, "--identity", "admin.pem"][..], command].concat());
+    let admin =
+        |command: &[&str]| desk.ctl(&[&["--node", node, "--identity", "admin.pem"][..], command].concat());
     let _ = desk.ashlar(&["keys", "new", "others"]).ok();
     for (name, text, keys, words) in [
         ("forged", text(9, "evil", &ca, ""), desk.path("others"), "signature"),
@@ -169,15 +105,15 @@ fn a_machine_is_configured_asked_and_told() {
         let run = admin(&["config", "apply", desk.sign(name, &text, &keys).to_str().unwrap()]);
         assert_eq!(run.code, Some(4), "{run}");
         assert!(run.error_text().contains(words), "{run}");
-        assert_eq!(status(&desk, node, "reader.pem").configuration_serial, Some(3));
+        assert_eq!(desk.status(node).configuration_serial, Some(3));
     }
     let second = text(4, "edge-2", &ca, "[log]\nsize = \"16MiB\"\n");
     let signed = desk.sign("second", &second, &desk.keys);
     let dry = admin(&["config", "apply", signed.to_str().unwrap(), "--dry-run"]).ok();
     assert!(dry.stdout.contains("hostname"), "{}", dry.stdout);
-    assert_eq!(status(&desk, node, "reader.pem").configuration_serial, Some(3));
+    assert_eq!(desk.status(node).configuration_serial, Some(3));
     let _ = admin(&["config", "apply", signed.to_str().unwrap()]).ok();
-    let seen = status(&desk, node, "reader.pem");
+    let seen = desk.status(node);
     assert_eq!((seen.configuration_serial, seen.hostname.as_str()), (Some(4), "edge-2"));
     let shown = admin(&["config", "show"]).ok().stdout;
     assert!(shown.contains("edge-2"), "{shown}");
@@ -200,7 +136,17 @@ fn a_machine_is_configured_asked_and_told() {
     // The boot before is in the log.
     let node = format!("127.0.0.1:{}", running.forwards().iter().find(|f| f.guest == API_PORT).unwrap().host);
     let before = desk.ctl(&[
-        "--node", &node, "--fingerprint", &fingerprint, "--identity", "reader.pem", "logs", "--boot", "previous", "-n", "20",
+        "--node",
+        &node,
+        "--fingerprint",
+        &fingerprint,
+        "--identity",
+        "reader.pem",
+        "logs",
+        "--boot",
+        "previous",
+        "-n",
+        "20",
     ]);
     assert!(before.ok().stdout.contains("powering off"), "the last lines are missing");
 }
