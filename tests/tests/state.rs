@@ -49,7 +49,7 @@ fn status(report: &Report) -> &ashlar_image::control::Status {
 /// A release of the same recipe with something changed, in a folder of its own.
 fn release(built: &Built, security_version: u64, keys: &Path) -> (Case, PathBuf) {
     let mut case = Case::of(built);
-    case.keys = keys.to_owned();
+    keys.clone_into(&mut case.keys);
     case.edit("version = \"1\"", "version = \"2\"");
     case.edit("security-version = 1", &format!("security-version = {security_version}"));
     let _ = case.build(&[]).ok();
