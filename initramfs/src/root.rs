@@ -10,6 +10,7 @@ use crate::boot::{Boot, read_json};
 use crate::configuration::{self, Configuration};
 use crate::control::Control;
 use crate::error::Error;
+use crate::etc;
 use crate::journal::Journal;
 use crate::measure::{self, Phase};
 use crate::mounts::{self, OPTIONAL, ROOT};
@@ -17,6 +18,7 @@ use crate::network::Network;
 use crate::oci::bundle;
 use crate::state::volume;
 use crate::supervision::Supervisor;
+use crate::time::{self, Time};
 use crate::uevent::Uevents;
 use crate::{cgroup, console, modules, sysctl};
 use ashlar_image::control::{INIT_SOCKET, LOG_FOLDER};
@@ -27,7 +29,7 @@ use ashlar_image::state::CONFIGURATION_PCR;
 use care::Care;
 use machine::{Machine, Progress};
 use rustix::system::RebootCommand;
-use rustix::time::{ClockId, Timespec};
+use rustix::time::ClockId;
 use std::convert::Infallible;
 use std::path::Path;
 use std::time::Duration;
@@ -71,7 +73,7 @@ pub fn run() -> Result<Infallible, Error> {
     let mut journal = Journal::new(LOG_MEMORY);
     sysctl::apply();
     crate::hardening::protect();
-    set_clock(manifest.build_time);
+    let floor = time::floor::raise(manifest.build_time);
 
     let mut measurer = measure::reopen(std::mem::take(&mut boot.measured))?;
     let configuration = configure(&boot)?;
@@ -82,12 +84,11 @@ pub fn run() -> Result<Infallible, Error> {
     if let Err(error) = journal.persist(Path::new(LOG_FOLDER), log.size.0) {
         console::error(format_args!("the log stays in memory: {error}"));
     }
-    let hostname = configuration.config().and_then(|config| config.hostname.as_deref());
-    let hostname = hostname.unwrap_or(&manifest.hostname);
-    if let Err(error) = rustix::system::sethostname(hostname.as_bytes()) {
-        console::warning(format_args!("cannot set the host name `{hostname}`: {error}"));
-    }
-    let network = Network::start(configuration.config(), now()).map_err(Error::io("start", "the network"))?;
+    let config = configuration.config();
+    let etc = etc::set_up(&manifest, config, Some(&boot.state.machine_id))?;
+    name_machine(etc::host_name(&manifest, config));
+    let network = Network::start(config, now()).map_err(Error::io("start", "the network"))?;
+    let time = Time::new(config.map_or(&[][..], |config| &config.time.servers), floor);
     let control = Control::open(Path::new(INIT_SOCKET)).map_err(Error::io("make", INIT_SOCKET))?;
 
     measurer.phase(Phase::Sysinit)?;
@@ -105,6 +106,8 @@ pub fn run() -> Result<Infallible, Error> {
         measurer,
         configuration,
         network,
+        etc,
+        time,
         control,
         uevents,
         signals,
@@ -136,14 +139,9 @@ fn configure(boot: &Boot) -> Result<Configuration, Error> {
     Ok(configuration)
 }
 
-/// Moves a clock that is before the image's build to it: a machine with an empty battery must still tell
-/// certificates that have ended from those that have not begun.
-fn set_clock(build_time: i64) {
-    if rustix::time::clock_gettime(ClockId::Realtime).tv_sec >= build_time {
-        return;
-    }
-    match rustix::time::clock_settime(ClockId::Realtime, Timespec { tv_sec: build_time, tv_nsec: 0 }) {
-        Ok(()) => console::warning("the clock was before the image's build time and was moved to it"),
-        Err(error) => console::warning(format_args!("cannot set the clock: {error}")),
+/// Gives the machine its name.
+fn name_machine(name: &str) {
+    if let Err(error) = rustix::system::sethostname(name.as_bytes()) {
+        console::warning(format_args!("cannot set the host name `{name}`: {error}"));
     }
 }

@@ -185,7 +185,8 @@ pub(super) fn compose(
     for one in &recipe.containers {
         containers.push(container(build, one, packages, &mut composed)?);
     }
-    let manifest = compose::add_system(&mut tree, recipe, containers, build.programs, build.os_release, time)?;
+    let manifest =
+        compose::add_system(&mut tree, recipe, containers, build.programs, build.os_release, time)?;
     compose::add_modules(&mut tree, &kernel.root_modules, time)?;
     compose::add_directories(&mut tree, &recipe.directories, time)?;
     compose::add_files(&mut tree, &recipe.files, recipe, build.files, time)?;

@@ -6,9 +6,9 @@ use crate::digest::Digest;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What of a new configuration can only be had by a restart: a bond's form is fixed while it has members, and a VLAN's
-/// when it is made. All else is changed on the running machine.
-const NEEDS_REBOOT: [&str; 2] = ["network.bond", "network.vlan"];
+/// What of a new configuration waits for a restart: watchdog and log are set up once. All else is changed on the running
+/// machine.
+const NEEDS_REBOOT: [&str; 2] = ["watchdog", "log"];
 /// Items of arrays that are known by one of their keys, not by their number.
 const NAMES: [&str; 3] = ["name", "mac", "to"];
 

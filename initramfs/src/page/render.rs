@@ -112,7 +112,7 @@ fn advice(status: &Status) -> Vec<String> {
     if status.state == "recovery-key" {
         list.push(
             "The state volume was opened with the recovery key: the TPM would not. If the firmware, its keys or the \
-             TPM were changed on purpose, run `ashlarctl reseal`, or the key is asked for again at the next start."
+             TPM were changed on purpose, run `ashlarctl state reseal`, or the key is asked for again at the next start."
                 .to_owned(),
         );
     }
@@ -342,7 +342,7 @@ Ashlar container-host 12 on node-7
             "Secure Boot OFF",
             "- sysctl kernel.sysrq: expected `0`, found `1`",
             "- No address: see that the cable",
-            "`ashlarctl reseal`",
+            "`ashlarctl state reseal`",
             "UDP port 123",
             "- hello does not work: `ashlarctl logs hello`",
             "last boot panic: BUG: x",

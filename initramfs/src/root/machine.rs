@@ -6,11 +6,13 @@ use crate::boot::Boot;
 use crate::configuration::Configuration;
 use crate::control::{self, Control};
 use crate::error::Error;
+use crate::etc::Etc;
 use crate::journal::Journal;
 use crate::measure::{Measurer, Phase};
 use crate::network::Network;
 use crate::shutdown::{self, Request};
 use crate::supervision::{self, Supervisor};
+use crate::time::Time;
 use crate::uevent::Uevents;
 use crate::{console, input, state};
 use ashlar_image::manifest::Manifest;
@@ -20,6 +22,7 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -61,6 +64,7 @@ enum Source {
     Uevents,
     Links,
     Packets(u32),
+    Clock(usize),
     Button(usize),
     Kernel,
     Unit(supervision::Token),
@@ -80,6 +84,10 @@ pub struct Machine {
     pub configuration: Configuration,
     /// The network.
     pub network: Network,
+    /// What is generated in `/etc`.
+    pub etc: Etc,
+    /// The clock.
+    pub time: Time,
     /// Who asks PID 1.
     pub control: Control,
     /// News of devices.
@@ -104,11 +112,26 @@ pub struct Progress {
     /// Whether `ready` was measured.
     pub ready: bool,
     ending: Option<(Request, Duration)>,
+    /// Addresses and name servers when the clock was told of them.
+    network: (Vec<String>, Vec<IpAddr>),
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { buttons: input::power_buttons(&[]), started: now(), ready: false, ending: None }
+        Self {
+            buttons: input::power_buttons(&[]),
+            started: now(),
+            ready: false,
+            ending: None,
+            network: Default::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// Has the clock be told of the network again.
+    pub fn forget_network(&mut self) {
+        self.network = Default::default();
     }
 }
 
@@ -118,11 +141,14 @@ impl Machine {
         loop {
             let now = now();
             self.network.tick(now);
+            self.follow_network(now);
+            self.time.tick(now);
             self.control.tick(now);
             self.care.tick(self.progress.ready, now);
             self.supervisor.tick(now, &mut self.journal);
             if let Some((request, deadline)) = self.progress.ending {
                 if self.supervisor.is_over() || now >= deadline {
+                    self.time.save();
                     self.care.close(request.title(), request == Request::PowerOff);
                     self.journal.close();
                     shutdown::finish(request);
@@ -150,6 +176,7 @@ impl Machine {
             (Source::Links, self.network.links()),
         ];
         sources.extend(self.network.sockets().map(|(index, socket)| (Source::Packets(index), socket)));
+        sources.extend(self.time.sockets().map(|(number, socket)| (Source::Clock(number), socket)));
         let buttons = self.progress.buttons.iter().enumerate();
         sources.extend(buttons.map(|(n, (_, file))| (Source::Button(n), file.as_fd())));
         sources.extend(self.journal.source().map(|log| (Source::Kernel, log)));
@@ -178,7 +205,8 @@ impl Machine {
     fn deadline(&self, now: Duration) -> Duration {
         let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
         let end = self.progress.ending.map(|(_, deadline)| deadline);
-        let parts = [self.network.deadline(), self.control.deadline(), self.care.deadline()];
+        let parts =
+            [self.network.deadline(), self.time.deadline(), self.control.deadline(), self.care.deadline()];
         self.supervisor
             .deadline()
             .into_iter()
@@ -216,6 +244,7 @@ impl Machine {
             }
             Source::Links => self.network.handle_links(now),
             Source::Packets(index) => self.network.handle_packets(index, now),
+            Source::Clock(number) => self.time.handle(number, now),
             Source::Button(index) => {
                 match self.progress.buttons.get(index).map(|(_, file)| input::pressed(file)) {
                     Some(Some(true)) => self.end(Request::PowerOff, "the power button", now),
@@ -234,6 +263,24 @@ impl Machine {
                 }
             }
         }
+    }
+
+    /// Tells the clock when there is another way to its servers, and of those that DHCP names where the configuration
+    /// names none.
+    pub(super) fn follow_network(&mut self, now: Duration) {
+        let found = (self.network.addresses(), self.network.name_servers());
+        if found == self.progress.network {
+            return;
+        }
+        let configured = self.configuration.config().map_or(&[][..], |config| &config.time.servers);
+        let servers = if configured.is_empty() {
+            self.network.time_servers().iter().map(ToString::to_string).collect()
+        } else {
+            configured.to_vec()
+        };
+        self.time.set_servers(&servers, now);
+        self.time.network_changed(&found.1, now);
+        self.progress.network = found;
     }
 
     /// Begins the end of the machine.

@@ -4,6 +4,7 @@ use super::builtin;
 use super::machine::Machine;
 use crate::configuration::Offered;
 use crate::console;
+use crate::etc;
 use crate::shutdown::Request as End;
 use crate::state;
 use ashlar_image::control::{Answer, Applied, Refusal, RefusalKind, Reply, Request};
@@ -64,8 +65,15 @@ impl Machine {
     /// and measured, and the rest follows it.
     fn configure(&mut self, offered: Offered, now: Duration) -> Result<Applied, Refusal> {
         let applied = self.configuration.changes(&offered);
+        self.network.apply(Some(offered.config()), now).map_err(|error| Refusal {
+            kind: RefusalKind::Invalid,
+            message: format!("network: {error}"),
+            advice: "the configuration before stays in force; correct the named setting".into(),
+        })?;
         let digest = offered.digest();
         if let Err(error) = self.configuration.accept(offered) {
+            // The kernel has taken these settings before.
+            let _ = self.network.apply(self.configuration.config(), now);
             return Err(failed(error, "look at the state volume's disk"));
         }
         self.measurer
@@ -79,10 +87,16 @@ impl Machine {
     /// Makes everything but the network follow the configuration in force.
     pub(super) fn follow_configuration(&mut self, now: Duration) {
         let config = self.configuration.config();
+        if let Err(error) = self.etc.update(&self.manifest, config, Some(&self.boot.state.machine_id)) {
+            console::error(error);
+        }
+        super::name_machine(etc::host_name(&self.manifest, config));
         self.supervisor.apply(config, now);
         match builtin::control(config) {
             Ok(service) => self.supervisor.change_service(builtin::CONTROL, service, now),
             Err(error) => console::error(error),
         }
+        self.progress.forget_network();
+        self.follow_network(now);
     }
 }

@@ -15,6 +15,8 @@ impl Machine {
         let mut problems = self.care.differences();
         problems.extend(self.supervisor.problems(now));
         problems.extend(self.journal.problems());
+        problems.extend(self.network.problems());
+        problems.extend(self.time.problem());
         if let Some(refused) = self.configuration.refused() {
             problems.push(format!("a machine configuration was refused: {refused}"));
         }
@@ -44,7 +46,7 @@ impl Machine {
             problems,
             last_boot: self.care.last_boot().map(str::to_owned),
             addresses: self.network.addresses(),
-            time_server: None,
+            time_server: self.time.synchronized().map(str::to_owned),
             watchdog: self.care.watchdog(),
             uptime_seconds: now.as_secs_f64(),
             time: rustix::time::clock_gettime(ClockId::Realtime).tv_sec,
