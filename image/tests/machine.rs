@@ -483,12 +483,17 @@ fn changes_are_told_by_key_and_passwords_are_not() {
             "control.listen: [`192.0.2.10`] -> [`192.0.2.11`]",
             "labels.rack: `r12` removed",
             "labels.row: `r12` added",
+            "network.bond[bond0].miimon: 100 -> 200",
             "network.interface[eth0].addresses: [`192.0.2.10/24`, `2001:db8:0:1::10/64`] -> [`192.0.2.11/24`, \
              `2001:db8:0:1::10/64`]",
             "network.proxy.http: `http://proxy.example.com:3128` -> `http://…@proxy.example.com:3128`",
         ]
     );
-    assert_eq!(changes.needs_reboot, ["network.bond[bond0].miimon: 100 -> 200"]);
+    assert_eq!(changes.needs_reboot, [] as [&str; 0]);
+    let mut other = MachineConfig::empty(3);
+    other.watchdog.timeout.0 = 30;
+    let waits = diff(&MachineConfig::empty(2), &other);
+    assert_eq!((waits.at_once.len(), waits.needs_reboot.len()), (0, 1), "{waits:?}");
     let all = diff(&MachineConfig::empty(0), &old);
     assert!(all.at_once.iter().any(|line| line == "hostname: `web-1.example.com` added"), "{all:?}");
     assert!(!format!("{all:?}").contains("-----BEGIN"));
