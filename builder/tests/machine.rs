@@ -137,13 +137,15 @@ fn a_good_configuration_is_checked_signed_shown_and_compared() {
     assert_eq!(report["sha256"], machine::verify(&envelope, &key, None).unwrap().digest().to_string());
 
     // The next one.
-    let next =
-        text.replace("serial = 1", "serial = 2").replace("web-1", "web-2").replace("id = 20", "id = 21");
+    let next = text
+        .replace("serial = 1", "serial = 2")
+        .replace("web-1", "web-2")
+        .replace("timeout = \"60s\"", "timeout = \"90s\"");
     std::fs::write(at("next.toml"), &next).unwrap();
     for against in ["machine.dsse", "machine.toml"] {
         let run = ashlar(folder.path(), &["machine", "check", "next.toml", "--against", against]).ok();
         let wanted = "changes at once:\n  hostname: `web-1.example.com` -> `web-2.example.com`\nwaits for a restart:\n  \
-                      network.vlan[storage].id: 20 -> 21\n";
+                      watchdog.timeout: `60s` -> `90s`\n";
         assert!(run.out.ends_with(wanted), "{run:?}");
     }
     std::fs::write(at("next.toml"), next.replace("serial = 2", "serial = 1")).unwrap();

@@ -57,7 +57,7 @@ fn collect(path: &str, value: &Value, found: &mut BTreeMap<String, String>) {
                 let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
                 collect(&path, value, found);
             }
-            if entries.is_empty() {
+            if entries.is_empty() && !path.is_empty() {
                 found.insert(path.to_owned(), String::new());
             }
         }
