@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Tables that only hold keys, and those whose keys are told of under another name: these keys have no rows.
-const PLAIN: [&str; 6] = ["image", "debian", "root", "kernel", "partitions", "lint"];
+const PLAIN: [&str; 7] = ["image", "debian", "root", "kernel", "partitions", "state", "lint"];
 const ALIKE: [&str; 4] = ["container.source", "container.file", "lint.smallest-slot", "profile"];
 
 fn keys(schema: &Value, node: &Value, prefix: &str, found: &mut BTreeSet<String>) {

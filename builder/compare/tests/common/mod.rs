@@ -209,6 +209,9 @@ pub fn write(folder: &Path, parts: &Parts) -> ReleaseFolder {
         },
         pcrs: BTreeMap::from([(11, vec![Variant::new("after ready", events)])]),
         init: Digest::of(program()),
+        control: None,
+        state_policy: None,
+        hardening: Vec::new(),
         packages: parts.packages.clone(),
     };
     std::fs::write(folder.join("release.json"), serde_json::to_vec_pretty(&release).unwrap()).unwrap();
