@@ -55,9 +55,19 @@ impl Desk {
 
     /// `ashlarctl` for this desk.
     pub fn ctl(&self, arguments: &[&str]) -> Run {
+        Run::of(&mut self.ctl_command(arguments))
+    }
+
+    /// `ashlarctl` with this text on its standard input.
+    pub fn ctl_with(&self, arguments: &[&str], input: &str) -> Run {
+        Run::with_input(&mut self.ctl_command(arguments), input)
+    }
+
+    fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(programs::folder().join("ashlarctl"));
         command.args(arguments).current_dir(self.folder.path());
-        Run::of(command.env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME"))
+        command.env("HOME", self.folder.path()).env_remove("XDG_CONFIG_HOME");
+        command
     }
 }
 

@@ -58,9 +58,22 @@ impl fmt::Display for Run {
 impl Run {
     /// Runs `command` to its end. Its output goes through files, so that no amount of it can block.
     pub fn of(command: &mut Command) -> Self {
+        Self::with(command, Stdio::null())
+    }
+
+    /// Runs `command` with this text on its standard input.
+    pub fn with_input(command: &mut Command, text: &str) -> Self {
+        use std::io::{Seek, Write};
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        input.rewind().unwrap();
+        Self::with(command, input.into())
+    }
+
+    fn with(command: &mut Command, input: Stdio) -> Self {
         let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let text = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
+        command.stdin(input).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {text}: {error}"));
         let until = Instant::now() + LIMIT;
         let status = loop {

@@ -149,4 +149,25 @@ fn a_machine_is_configured_asked_and_told() {
         "20",
     ]);
     assert!(before.ok().stdout.contains("powering off"), "the last lines are missing");
+
+    // The key is sealed anew by who has the recovery key, and nobody else; the next start opens with that copy.
+    let _ = desk.ctl(&["trust", &node, "--fingerprint", &fingerprint]).ok();
+    let disk = desk.path("disk-now.raw");
+    sparse::copy(&desk.path("machine/disk0.raw"), &disk);
+    let key = desk
+        .ashlar(&["keys", "recovery-key", desk.keys.to_str().unwrap(), disk.to_str().unwrap()])
+        .ok()
+        .stdout;
+    let reseal = |key: &str| {
+        desk.ctl_with(&["--node", &node, "--identity", "admin.pem", "state", "reseal"], key.trim())
+    };
+    let other: String = key.trim().chars().rev().collect();
+    assert_eq!(reseal(&other).code, Some(4));
+    let _ = reseal(&key).ok();
+    let exit = running.power_down(UP).unwrap();
+    assert!(exit.orderly(), "{exit}");
+    drop(running);
+    let running = Machine::start(&config).unwrap();
+    let report = running.wait_report(UP).unwrap_or_else(|error| panic!("{error}\n{}", running.console()));
+    assert_eq!(report.status.as_deref().unwrap().state, "tpm");
 }

@@ -262,6 +262,46 @@ fn give_key(machine: &Machine, key: &str) -> Report {
     report
 }
 
+/// A change of dbx changes PCR 7: refused, until a release is signed for that value too. Nothing is sealed anew.
+#[test]
+fn a_planned_change_of_dbx_is_signed_for() {
+    let Some(home) = home() else { return };
+    let lab = home.twin();
+    // A list with one hash (UEFI 2.10, section 32.4.1): type, sizes, owner, SHA-256.
+    let mut dbx = Vec::new();
+    dbx.extend([
+        0x26, 0x16, 0xc4, 0xc1, 0x4c, 0x50, 0x92, 0x40, 0xac, 0xa9, 0x41, 0xf9, 0x36, 0x93, 0x43, 0x28,
+    ]);
+    for size in [28u32 + 48, 0, 48] {
+        dbx.extend(size.to_le_bytes());
+    }
+    dbx.extend([7; 16]);
+    dbx.extend([0xab; 32]);
+    let file = lab.scratch("dbx.esl");
+    fs::write(&file, &dbx).unwrap();
+    let mut ashlar = ashlar_tests::programs::ashlar();
+    let run = Run::of(ashlar.args(["keys", "pcr7"]).arg(&home.built.keys).arg("--dbx").arg(&file)).ok();
+    let pcr7 = run.stdout.trim().to_owned();
+
+    let mut variables = home.built.key_folder().secure_boot();
+    variables.dbx = dbx;
+    let template = fs::read(ashlar_qemu::Firmware::find().unwrap().variables).unwrap();
+    let time = home.built.release.build_time;
+    let store = ashlar_keys::ovmf::enroll(&template, &variables, time, &[]).unwrap();
+    lab.stopped().set_variables(&store).unwrap();
+    let why = lab.refusal();
+    assert!(why.contains("has not signed this machine's PCRs") && why.contains(&pcr7), "{why}");
+
+    let case = Case::of(home.built);
+    case.edit("version = \"1\"", "version = \"2\"");
+    case.add(&format!("[state]\npcr7 = [\"{pcr7}\"]\n"));
+    let _ = case.build(&[]).ok();
+    lab.install(&case.out());
+    let report = lab.boot();
+    assert_eq!(status(&report).state, "tpm");
+    assert_eq!(report.pcrs[&7].to_string(), pcr7);
+}
+
 #[test]
 fn another_tpm_is_refused_and_the_recovery_key_seals_to_it() {
     let Some(home) = home() else { return };

@@ -140,7 +140,9 @@ fn unlock<T: Transport>(
     let situation = signed.situation(tpm, start.secure_boot, start.security_version, &copies)?;
     let opened = choice::choose(&situation).and_then(|chosen| {
         let sealed = copies.iter().find(|copy| copy.copy == chosen).ok_or(Refusal::NotSealed)?;
+        let begun = std::time::Instant::now();
         let key = signed.unseal(tpm, sealed)?;
+        console::info(format_args!("the TPM gave the volume's key in {} ms", begun.elapsed().as_millis()));
         let key: [u8; 64] = key.as_slice().try_into().map_err(|_| Refusal::OtherVolume)?;
         let key = Zeroizing::new(key);
         if header.verify_volume_key(&key) { Ok((chosen, key)) } else { Err(Refusal::OtherVolume) }
