@@ -195,6 +195,11 @@ impl Torture {
 /// Builds the example with the service.
 fn build(lab: &Lab) -> Result<String, String> {
     let [example, _] = ROOTS;
+    // Without it the first start shows the recovery key, instead of keeping it for the owner.
+    let public = lab.path("keys/recovery.pub");
+    if Path::new(&public).exists() {
+        std::fs::remove_file(&public).map_err(|error| format!("cannot remove `{public}`: {error}"))?;
+    }
     let more = format!(
         "[service.probe]\ncommand = [\"/usr/bin/busybox\", \"sh\", \"/usr/lib/torture/probe\"]\n\
          [[file]]\npath = \"/usr/lib/torture/probe\"\ncontent = '''\n{PROBE}'''\n"
