@@ -145,7 +145,7 @@ fn a_good_configuration_is_checked_signed_shown_and_compared() {
     for against in ["machine.dsse", "machine.toml"] {
         let run = ashlar(folder.path(), &["machine", "check", "next.toml", "--against", against]).ok();
         let wanted = "changes at once:\n  hostname: `web-1.example.com` -> `web-2.example.com`\nwaits for a restart:\n  \
-                      watchdog.timeout: `60s` -> `90s`\n";
+                      watchdog.timeout: `90s` added\n";
         assert!(run.out.ends_with(wanted), "{run:?}");
     }
     std::fs::write(at("next.toml"), next.replace("serial = 2", "serial = 1")).unwrap();
