@@ -31,6 +31,8 @@ use std::time::Duration;
 const ADDRESS_DEADLINE: Duration = Duration::from_secs(10);
 /// How often readiness is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an answer may take to reach who asked for the machine's end.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// How long services and containers may take to stop, all together.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -112,6 +114,8 @@ pub struct Progress {
     /// Whether `ready` was measured.
     pub ready: bool,
     ending: Option<(Request, Duration)>,
+    /// The end that somebody has asked for, and when it begins.
+    asked: Option<(Request, Duration)>,
     /// Addresses and name servers when the clock was told of them.
     network: (Vec<String>, Vec<IpAddr>),
 }
@@ -123,6 +127,7 @@ impl Default for Progress {
             started: now(),
             ready: false,
             ending: None,
+            asked: None,
             network: Default::default(),
         }
     }
@@ -146,6 +151,9 @@ impl Machine {
             self.control.tick(now);
             self.care.tick(self.progress.ready, now);
             self.supervisor.tick(now, &mut self.journal);
+            if let Some((request, _)) = self.progress.asked.take_if(|(_, at)| now >= *at) {
+                self.end(request, "somebody asked for it", now);
+            }
             if let Some((request, deadline)) = self.progress.ending {
                 if self.supervisor.is_over() || now >= deadline {
                     self.time.save();
@@ -204,7 +212,7 @@ impl Machine {
 
     fn deadline(&self, now: Duration) -> Duration {
         let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
-        let end = self.progress.ending.map(|(_, deadline)| deadline);
+        let end = self.progress.ending.or(self.progress.asked).map(|(_, deadline)| deadline);
         let parts =
             [self.network.deadline(), self.time.deadline(), self.control.deadline(), self.care.deadline()];
         self.supervisor
@@ -281,6 +289,12 @@ impl Machine {
         self.time.set_servers(&servers, now);
         self.time.network_changed(&found.1, now);
         self.progress.network = found;
+    }
+
+    /// Begins the end of the machine in a moment: who asked for it through the control service gets the answer before
+    /// that service is stopped.
+    pub(super) fn end_soon(&mut self, request: Request, now: Duration) {
+        self.progress.asked = Some((request, now + ANSWER_TIME));
     }
 
     /// Begins the end of the machine.

@@ -45,11 +45,11 @@ impl Machine {
                 .map(Reply::Measurements)
                 .map_err(|error| failed(error, "look at the TPM in the firmware's set-up")),
             Request::Reboot => {
-                self.end(End::Reboot, "asked by the control API", now);
+                self.end_soon(End::Reboot, now);
                 Ok(Reply::Done)
             }
             Request::PowerOff => {
-                self.end(End::PowerOff, "asked by the control API", now);
+                self.end_soon(End::PowerOff, now);
                 Ok(Reply::Done)
             }
             Request::Reseal { recovery_key } => {
