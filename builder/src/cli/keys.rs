@@ -246,7 +246,7 @@ impl New {
         KeyFolder::create_in(&self.directory, &new, &homes, &access())?;
         print(&format!(
             "made keys in `{d}`\nKeep `PK.key` and `KEK.key` off line: they are needed only to change the \
-             keys in the firmware.\nnext: ashlar build RECIPE --keys {d} -o out\n",
+             keys in the firmware. So keep `recovery.key`, which is always a file: it opens the recovery keys of machines.\nnext: ashlar build RECIPE --keys {d} -o out\n",
             d = self.directory.display()
         ));
         Ok(ExitCode::SUCCESS)
