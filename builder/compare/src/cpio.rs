@@ -56,7 +56,8 @@ pub struct CpioError {
     pub what: &'static str,
 }
 
-/// The members up to the trailer.
+/// The members up to the trailer, and those of archives that follow: the kernel unpacks one after the other, with any
+/// number of zeros between.
 ///
 /// # Errors
 /// [`CpioError`] for anything that is no archive of this format.
@@ -88,7 +89,13 @@ pub fn members(archive: &[u8]) -> Result<Vec<Member>, CpioError> {
         let end = start.checked_add(fields[6] as usize).filter(|end| *end <= archive.len());
         let end = end.ok_or(bad("it ends in a content"))?;
         if name == b"TRAILER!!!" {
-            return Ok(members);
+            let rest = archive.get(end..).unwrap_or_default();
+            let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+            if !rest.get(zeros..).is_some_and(|rest| rest.starts_with(b"070701")) {
+                return Ok(members);
+            }
+            at = end + zeros;
+            continue;
         }
         if members.len() == MAX_MEMBERS {
             return Err(bad("it has too many members"));
@@ -121,6 +128,18 @@ mod tests {
         assert_eq!(names, [b"a".as_slice(), b"a/link", b"init"]);
         assert_eq!(&bytes[members[2].data.clone()], b"run me");
         assert_eq!((members[2].mode(), members[2].fields[5]), (0o100_755, 7));
+    }
+
+    #[test]
+    fn archives_in_a_row_are_read() {
+        let one = archive();
+        let mut two = one.clone();
+        two.extend([0; 8]);
+        two.extend(&one);
+        let (single, double) = (members(&one).unwrap(), members(&two).unwrap());
+        assert_eq!(double.len(), 2 * single.len());
+        assert_eq!(&two[double[5].data.clone()], b"run me");
+        assert!(members(&two[..two.len() - one.len() / 2]).is_err());
     }
 
     #[test]
