@@ -1,0 +1,1 @@
+//! Partition images as blocks: what an update lacks, and nothing else, is fetched.

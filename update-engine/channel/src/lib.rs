@@ -1,0 +1,1 @@
+//! What a channel offers to which machine, and why.

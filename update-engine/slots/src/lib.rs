@@ -1,0 +1,1 @@
+//! The swap of slots: the one writer to disks and EFI variables.
