@@ -1,7 +1,7 @@
 //! The programs of the project, as a user has them: all in one folder.
 
 use crate::run::{cargo, cargo_with, target};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The target that the programs of the machine are built for. Naming it keeps the flags for static linking away from build scripts.
 const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -17,9 +17,21 @@ pub fn programs() -> Result<PathBuf, String> {
     std::env::var_os(PROGRAMS).map_or_else(build, |folder| Ok(crate::run::workspace().join(folder)))
 }
 
-/// Builds and gives the folder with `ashlar`, `ashlar-init` and `ashlarctl`.
+/// Builds and gives the folder with the programs.
 pub fn build() -> Result<PathBuf, String> {
     cargo(&["build", "--release", "--package", "ashlar-builder"])?;
+    of_machine_and(&target().join("release/ashlar"))
+}
+
+/// As [`build`], but with the `ashlar` that its own tests have compiled already: the programs of the machine are the ones
+/// that users have, and to make a second builder would take longer than to test it.
+pub fn for_tests() -> Result<PathBuf, String> {
+    cargo(&["build", "--package", "ashlar-builder"])?;
+    of_machine_and(&target().join("debug/ashlar"))
+}
+
+/// Builds the programs of the machine and gives a folder with them and `ashlar`.
+fn of_machine_and(ashlar: &Path) -> Result<PathBuf, String> {
     // Static, so that the program does not depend on the libraries of the machine that built it. `--remap-path-prefix`
     // keeps the folder of the build out of it.
     let home = std::env::var("CARGO_HOME")
@@ -39,7 +51,7 @@ pub fn build() -> Result<PathBuf, String> {
     let folder = target().join("ashlar");
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
     let of_machine = MACHINE.map(|(_, program)| target().join(INIT_TARGET).join("release").join(program));
-    for from in of_machine.into_iter().chain([target().join("release/ashlar")]) {
+    for from in of_machine.into_iter().chain([ashlar.to_owned()]) {
         let name = from.file_name().unwrap_or_default();
         // By renaming: a running program cannot be written to.
         let (new, to) = (folder.join(".new"), folder.join(name));

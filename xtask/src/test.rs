@@ -65,7 +65,9 @@ pub fn test() -> Result<(), String> {
     let crates = ["test", "--workspace", "--exclude", "ashlar-tests"];
     steps.run("compile tests", || cargo(&[&crates[..], &["--no-run"]].concat()))?;
     steps.run("crates", || cargo_with(&crates, &environment))?;
-    let programs = steps.run("programs", build::build)?.display().to_string();
+    let programs = steps.run("programs", build::for_tests)?.display().to_string();
     environment.push((PROGRAMS, &programs));
-    steps.run("machines", || cargo_with(&["test", "--package", "ashlar-tests"], &environment))
+    steps.run("machines", || {
+        cargo_with(&["test", "--package", "ashlar-tests", "--no-fail-fast"], &environment)
+    })
 }
