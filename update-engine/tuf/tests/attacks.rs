@@ -1,4 +1,5 @@
 //! A repository between the client and somebody who can change every byte of it, or has some of its keys.
+#![allow(clippy::unwrap_used)]
 
 use ashlar_fetch::{Body, FetchError, Request, Source};
 use ashlar_tuf::repository::{Ed25519, Keys, Lifetimes, Repository, Roles, Sign, roles};
