@@ -2,6 +2,21 @@
 //!
 //! Nothing that comes from here is believed: who asks bounds the length and verifies the content.
 
+mod bundle;
+mod folder;
+mod http;
+mod limit;
+mod ranges;
+mod resolve;
+mod retry;
+
+pub use bundle::{Bundle, BundleError};
+pub use folder::Folder;
+pub use http::{Http, HttpOptions};
+pub use limit::{Bandwidth, Bucket};
+pub use ranges::content_range;
+pub use retry::Backoff;
+
 use std::fmt::Debug;
 use std::io::Read;
 
@@ -68,4 +83,21 @@ pub trait Source: Send + Sync + Debug {
 
     /// For people: the address or the folder.
     fn name(&self) -> String;
+}
+
+impl Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body")
+            .field("start", &self.start)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a path stays below the root of a source: segments without `..`, `.` and empty ones.
+fn is_inside(path: &str) -> bool {
+    !path.is_empty()
+        && path.len() <= 4096
+        && !path.contains(['\\', '\0', '?', '#'])
+        && path.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
 }
