@@ -51,11 +51,39 @@ pub enum Request {
     Reboot,
     /// Switches it off in order; [`Reply::Done`].
     PowerOff,
+    /// The boot is good: the update engine has found all its checks passed. In a trial the rollback floor is raised now;
+    /// refused while the machine is not ready or has a problem; [`Reply::Done`].
+    Commit,
+    /// The trial of a release has failed: noted for the old one, and the machine restarts into it; [`Reply::Done`].
+    GiveUp(TrialFailure),
     /// Seals the state volume's key to this TPM anew; [`Reply::Done`].
     Reseal {
         /// The recovery key, as it was shown.
         recovery_key: String,
     },
+}
+
+/// Why the trial of a release has failed. It survives the restart as the EFI variable [`TRIAL_VARIABLE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialFailure {
+    /// `IMAGE_VERSION` of the release.
+    pub version: String,
+    /// Which check: `network`, `container web`, `start`.
+    pub check: String,
+    /// What it said, for people.
+    pub reason: String,
+}
+
+/// Name and vendor of the EFI variable with a [`TrialFailure`] in JSON.
+pub const TRIAL_VARIABLE: &str = "AshlarTrial-5ecfdd4f-8ae4-4f7e-a0a2-1d0b6c6d1f57";
+/// Longest value of that variable in bytes.
+pub const MAX_TRIAL_VARIABLE: usize = 1024;
+
+/// A boot that is tried: the machine goes back to the old release unless it is committed in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// Seconds until PID 1 gives up by itself.
+    pub seconds_left: u64,
 }
 
 /// What to do with a service.
@@ -162,6 +190,12 @@ pub struct Status {
     pub addresses: Vec<String>,
     /// Whether the clock was set by a time server, and by which.
     pub time_server: Option<String>,
+    /// Whether this boot is a trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+    /// Why the trial before ended on this release; none if it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_failure: Option<TrialFailure>,
     /// The watchdog that is fed, for people; none without one.
     pub watchdog: Option<String>,
     /// Seconds since the kernel's start.

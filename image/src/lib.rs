@@ -17,4 +17,5 @@ pub mod owner;
 pub mod release;
 pub mod report;
 pub mod state;
+pub mod update;
 pub mod verity;

@@ -1,6 +1,7 @@
 //! What the image tells its init: `/usr/lib/ashlar/image.json`, written by the builder, protected by
 //! verity like every file of the root.
 
+use crate::update::UPDATE_SERVICE;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -129,8 +130,8 @@ pub const STOP_TIMEOUT: u32 = 10;
 pub const PIDS_MAX: u32 = 2048;
 /// Longest name of a service or container in bytes.
 pub const MAX_NAME: usize = 64;
-/// What the log calls the kernel, init and the control program: no service or container of a recipe has these names.
-pub const RESERVED_NAMES: [&str; 3] = ["kernel", "init", CONTROL_SERVICE];
+/// What the log calls the kernel, init, the control program and the update engine: no service or container of a recipe has these names.
+pub const RESERVED_NAMES: [&str; 4] = ["kernel", "init", CONTROL_SERVICE, UPDATE_SERVICE];
 
 /// What a service or container needs, and what init expects of it. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

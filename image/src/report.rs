@@ -84,6 +84,9 @@ pub struct ServiceState {
     pub starts: u32,
     /// Exit status or signal of the last end, for people.
     pub last_exit: Option<String>,
+    /// Whether the last end was one with status 0; none before the first end.
+    #[serde(default)]
+    pub ended_well: Option<bool>,
     /// What it said of itself (`STATUS=` of sd_notify).
     #[serde(default)]
     pub status: Option<String>,

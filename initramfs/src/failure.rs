@@ -2,12 +2,14 @@
 //! prompt and no way on.
 
 use crate::error::Error;
-use crate::{cgroup, console, measure};
+use crate::{cgroup, console, measure, trial};
 use rustix::system::RebootCommand;
 use std::time::Duration;
 
 /// How long the reason stays on the console before the machine starts again, in seconds.
 pub const REBOOT_AFTER: u64 = 30;
+/// The same in the trial of a release: the old one runs again the sooner.
+pub const TRIAL_AFTER: u64 = 5;
 /// What the block on the console begins with; tests and monitoring look for it.
 pub const MARK: &str = "ashlar: cannot start: ";
 
@@ -23,11 +25,12 @@ pub fn block(error: &Error) -> String {
 /// Shows `error`, stops what runs, shuts the TPM down and starts the machine again.
 pub fn stop(error: &Error) -> ! {
     console::keep(format_args!("cannot start: {error}"));
+    let wait = if trial::note_start_failure(&error.to_string()) { TRIAL_AFTER } else { REBOOT_AFTER };
     console::announce(&block(error));
     // What was started must not go on in a machine that has failed.
     cgroup::kill_payload();
     rustix::fs::sync();
-    std::thread::sleep(Duration::from_secs(REBOOT_AFTER));
+    std::thread::sleep(Duration::from_secs(wait));
     measure::shut_down();
     reboot(RebootCommand::Restart)
 }

@@ -48,6 +48,7 @@ pub mod switch;
 mod sys;
 pub mod sysctl;
 pub mod time;
+pub mod trial;
 pub mod uevent;
 pub mod verity;
 pub mod watchdog;

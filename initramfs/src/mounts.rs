@@ -41,12 +41,7 @@ pub const BASE: [Mount; 4] = [
 /// Below `/sys`, after the modules are loaded: efivarfs is one of them.
 pub const FIRMWARE: [Mount; 2] = [
     Mount { kind: "securityfs", target: "/sys/kernel/security", flags: DATA, options: c"" },
-    Mount {
-        kind: "efivarfs",
-        target: crate::efi::MOUNT,
-        flags: DATA.union(MountFlags::RDONLY),
-        options: c"",
-    },
+    Mount { kind: "efivarfs", target: crate::efi::MOUNT, flags: DATA, options: c"" },
 ];
 
 /// What only the root needs.

@@ -20,7 +20,7 @@ use crate::state::volume;
 use crate::supervision::Supervisor;
 use crate::time::{self, Time};
 use crate::uevent::Uevents;
-use crate::{cgroup, console, modules, sysctl};
+use crate::{cgroup, console, modules, sysctl, trial};
 use ashlar_image::control::{INIT_SOCKET, LOG_FOLDER};
 use ashlar_image::hardening;
 use ashlar_image::machine::{Log, Watchdog};
@@ -98,6 +98,10 @@ pub fn run() -> Result<Infallible, Error> {
         configuration.config().map_or_else(Watchdog::default, |config| config.watchdog.clone()).timeout;
     let care = Care::new(&manifest, expectations, timeout, &mut measurer, &mut journal);
     manifest.services.insert(builtin::CONTROL.to_owned(), builtin::control(configuration.config())?);
+    manifest.services.insert(builtin::UPDATE.to_owned(), builtin::update()?);
+    let limit =
+        configuration.config().map_or(trial::LIMIT, |config| trial::limit(config.update.trial_deadline));
+    let trial = trial::Trials::begin(now().saturating_add(limit));
     let mut supervisor = Supervisor::new(&manifest, now());
     supervisor.apply(configuration.config(), now());
     let machine = Machine {
@@ -114,6 +118,7 @@ pub fn run() -> Result<Infallible, Error> {
         supervisor,
         journal,
         care,
+        trial,
         progress: Progress::default(),
     };
     machine.run()

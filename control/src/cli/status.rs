@@ -109,6 +109,8 @@ mod tests {
             last_boot: Some("power cut or hang".into()),
             addresses: vec!["eth0 10.0.2.15/24".into()],
             time_server: None,
+            trial: None,
+            trial_failure: None,
             watchdog: Some("i6300esb, 30 s".into()),
             uptime_seconds: 273_900.4,
             time: 1_795_577_114,

@@ -57,6 +57,8 @@ pub fn status() -> Status {
         last_boot: Some("in order".into()),
         addresses: vec!["eth0 10.0.2.15/24".into()],
         time_server: None,
+        trial: None,
+        trial_failure: None,
         watchdog: None,
         uptime_seconds: 12.5,
         time: 1_795_577_114,

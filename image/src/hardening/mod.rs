@@ -9,6 +9,7 @@ pub mod settings;
 pub use check::check;
 
 use crate::manifest::{CONTROL_SERVICE, Manifest, SystemCalls};
+use crate::update::UPDATE_SERVICE;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -231,7 +232,7 @@ const MOUNTS: &[(&str, &[&str], &[&str], bool)] = &[
     ("/proc", &["proc"], &["nosuid", "nodev", "noexec", "hidepid=invisible"], false),
     ("/sys", &["sysfs"], DATA, false),
     ("/sys/kernel/security", &["securityfs"], DATA, false),
-    ("/sys/firmware/efi/efivars", &["efivarfs"], &["ro", "nosuid", "nodev", "noexec"], true),
+    ("/sys/firmware/efi/efivars", &["efivarfs"], &["nosuid", "nodev", "noexec"], true),
     ("/sys/fs/cgroup", &["cgroup2"], DATA, false),
     ("/sys/fs/pstore", &["pstore"], DATA, true),
     ("/sys/fs/bpf", &["bpf"], DATA, true),
@@ -293,14 +294,14 @@ pub fn expectations(manifest: &Manifest) -> Vec<Expectation> {
         capabilities: service.capabilities.clone(),
         uid: kept_uid(service.uid, &service.capabilities),
     }));
-    // The control service, which init adds to every machine: it speaks with the outside.
-    list.push(Expectation::Confined {
-        unit: Unit::Service(CONTROL_SERVICE.to_owned()),
+    // What init adds to every machine, both of which speak with the outside: control service and update engine.
+    list.extend([CONTROL_SERVICE, UPDATE_SERVICE].map(|name| Expectation::Confined {
+        unit: Unit::Service(name.to_owned()),
         seccomp: true,
         no_new_privileges: true,
         capabilities: Vec::new(),
         uid: None,
-    });
+    }));
     list
 }
 
@@ -324,9 +325,9 @@ mod tests {
         assert!(text.contains(
             r#"{"kind":"confined","unit":{"container":"web"},"seccomp":true,"no_new_privileges":true,"capabilities":["CAP_CHOWN"],"uid":7}"#
         ), "{text}");
-        assert!(matches!(&list[list.len() - 4], Expectation::Confined { uid: None, .. }), "it can change it");
+        assert!(matches!(&list[list.len() - 5], Expectation::Confined { uid: None, .. }), "it can change it");
         assert!(matches!(
-            list[list.len() - 2],
+            list[list.len() - 3],
             Expectation::Confined { unit: Unit::Service(_), seccomp: false, no_new_privileges: false, .. }
         ));
         assert!(

@@ -3,11 +3,12 @@
 use super::network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, Proxy, Route, Vlan};
 use super::reader::{Reader, Table, Value};
 use super::settings::{
-    Channel, Cluster, Container, Control, Debug, Log, Time, Update, UpdatePolicy, Watchdog, Window,
+    Channel, Cluster, Container, Control, DEADLINE, Debug, Health, Hook, Log, Time, Update, UpdatePolicy,
+    Watchdog, Window,
 };
 use super::values::{
-    Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, Seconds, TimeOfDay, Timestamp, Url,
-    UtcOffset, is_host, is_host_name, is_interface_name,
+    Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, RootDigest, Seconds, TimeOfDay, TimeZone,
+    Timestamp, Url, is_host, is_host_name, is_interface_name,
 };
 use super::{MachineConfig, names};
 use std::collections::BTreeMap;
@@ -274,34 +275,93 @@ fn channel(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Channel> {
         "an Ed25519 public key in PEM (`-----BEGIN PUBLIC KEY-----` …), as in the key folder's `channel.pub`";
     let place = table.require(reader, "url", "an https URL");
     let title = table.require(reader, "name", A_NAME);
-    let key = table.require(reader, "key", a_key);
     let place = place.and_then(|value| plain_url(reader, &value));
     let title = title.and_then(|value| name(reader, &value));
-    let key = key.and_then(|value| reader.parsed(&value, a_key, PublicKey::parse));
+    let key_value = table.get(reader, "key");
+    let root_value = table.get(reader, "root");
+    if key_value.is_some() == root_value.is_some() {
+        reader.refuse(&format!("{}.key", table.path), "exactly one of `key` and `root` is wanted");
+    }
+    let key = key_value.and_then(|value| reader.parsed(&value, a_key, PublicKey::parse));
+    let a_digest = "`sha256:` and 64 hexadecimal digits";
+    let root = root_value.and_then(|value| reader.parsed(&value, a_digest, RootDigest::parse));
     table.finish(reader);
-    Some(Channel { url: place?, name: title?, key: key? })
+    Some(Channel { url: place?, name: title?, key, root })
 }
 
 fn update(reader: &mut Reader<'_>, mut table: Table<'_>) -> Update {
     let policy = |reader: &mut Reader<'_>, value: &Value<'_>| reader.choice(value, &UpdatePolicy::ALL);
     let windows: Vec<Option<Window>> = tables!(table, reader, "window", 32, window);
+    let checks: Vec<Option<Health>> = tables!(table, reader, "health", 16, health);
+    let default = Update::default();
+    let interval = |r: &mut Reader<'_>, v: &Value<'_>| seconds(r, v, Seconds(60), Seconds(7 * 86_400));
+    let jitter = |r: &mut Reader<'_>, v: &Value<'_>| seconds(r, v, Seconds(0), Seconds(86_400));
+    let trial = |r: &mut Reader<'_>, v: &Value<'_>| seconds(r, v, Seconds(30), Seconds(3600));
+    let bandwidth = |r: &mut Reader<'_>, v: &Value<'_>| bytes(r, v, Bytes(1 << 10), Bytes(1 << 40));
+    let connections = |r: &mut Reader<'_>, v: &Value<'_>| r.integer(v, 1..=16);
     let update = Update {
         policy: optional!(table, reader, "policy", policy).unwrap_or_default(),
+        check_interval: optional!(table, reader, "check-interval", interval)
+            .unwrap_or(default.check_interval),
+        jitter: optional!(table, reader, "jitter", jitter).unwrap_or(default.jitter),
+        bandwidth: optional!(table, reader, "bandwidth", bandwidth),
+        connections: optional!(table, reader, "connections", connections).unwrap_or(default.connections),
+        trial_deadline: optional!(table, reader, "trial-deadline", trial).unwrap_or(default.trial_deadline),
         windows: windows.into_iter().flatten().collect(),
+        health: checks.into_iter().flatten().collect(),
+        pre_reboot: table.get(reader, "pre-reboot").and_then(|value| hook(reader, &value)),
+        post_boot: table.get(reader, "post-boot").and_then(|value| hook(reader, &value)),
     };
     table.finish(reader);
     update
 }
 
+/// How long a hook or a health check may take.
+fn deadline(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Seconds {
+    let span = |r: &mut Reader<'_>, v: &Value<'_>| seconds(r, v, Seconds(1), Seconds(1800));
+    optional!(table, reader, "deadline", span).unwrap_or(DEADLINE)
+}
+
+fn hook(reader: &mut Reader<'_>, value: &Value<'_>) -> Option<Hook> {
+    let mut table = reader.table(value);
+    let container = table.require(reader, "container", A_NAME).and_then(|value| name(reader, &value));
+    let deadline = deadline(reader, &mut table);
+    table.finish(reader);
+    Some(Hook { container: container?, deadline })
+}
+
+fn health(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Health> {
+    let title = table.require(reader, "name", A_NAME).and_then(|value| name(reader, &value));
+    let here = |text: &str| {
+        let url = Url::parse(text)?;
+        let host = url.host_and_port().map(|(host, _)| host.to_owned());
+        let local = matches!(host.as_deref(), Some("127.0.0.1" | "::1"));
+        if local && !url.is_https() && url.user_info().is_none() {
+            Ok(url)
+        } else {
+            Err("it does not begin with `http://127.0.0.1` or `http://[::1]`")
+        }
+    };
+    let http_value = table.get(reader, "http");
+    let container_value = table.get(reader, "container");
+    if http_value.is_some() == container_value.is_some() {
+        reader.refuse(&format!("{}.http", table.path), "exactly one of `http` and `container` is wanted");
+    }
+    let http = http_value.and_then(|value| reader.checked(&value, here));
+    let container = container_value.and_then(|value| name(reader, &value));
+    let deadline = deadline(reader, &mut table);
+    table.finish(reader);
+    Some(Health { name: title?, http, container, deadline })
+}
+
 fn window(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Window> {
     let a_time = "a time of the day such as `02:30`";
-    let an_offset =
-        "`UTC` or an offset from it such as `+01:00` (names of places are not known to every image)";
+    let a_zone = "`UTC`, an offset from it such as `+01:00`, or a place such as `Europe/Berlin`";
     let from = table.require(reader, "from", a_time);
     let duration = table.require(reader, "duration", "a time span such as `2h`");
     let day = |reader: &mut Reader<'_>, value: &Value<'_>| reader.choice(value, &Day::ALL);
     let days = array!(table, reader, "days", 7, day);
-    let zone = |reader: &mut Reader<'_>, value: &Value<'_>| reader.parsed(value, an_offset, UtcOffset::parse);
+    let zone = |reader: &mut Reader<'_>, value: &Value<'_>| reader.parsed(value, a_zone, TimeZone::parse);
     let time_zone = optional!(table, reader, "time-zone", zone).unwrap_or_default();
     if days.iter().enumerate().any(|(at, day)| days.iter().take(at).any(|other| other == day)) {
         reader.refuse(&format!("{}.days", table.path), "a day is named twice");

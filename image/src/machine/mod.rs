@@ -23,12 +23,13 @@ pub use network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, P
 #[cfg(feature = "schema")]
 pub use schema::schema;
 pub use settings::{
-    Channel, Cluster, Container, Control, Debug, Log, Time, Update, UpdatePolicy, Watchdog, Window,
+    Channel, Cluster, Container, Control, Debug, Health, Hook, Log, Time, Update, UpdatePolicy, Watchdog,
+    Window,
 };
 pub use signed::{MAX_ENVELOPE, PAYLOAD_TYPE, Serial, Verified, payload, sign, verify};
 pub use values::{
-    Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, Seconds, TimeOfDay, Timestamp, Url,
-    UtcOffset,
+    Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, RootDigest, Seconds, TimeOfDay, TimeZone,
+    Timestamp, Url, UtcOffset,
 };
 
 use serde::Serialize;

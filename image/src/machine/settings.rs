@@ -2,7 +2,7 @@
 
 use super::is_default;
 use super::values::{
-    Bytes, Certificate, Cpus, Day, PublicKey, Seconds, TimeOfDay, Timestamp, Url, UtcOffset,
+    Bytes, Certificate, Cpus, Day, PublicKey, RootDigest, Seconds, TimeOfDay, TimeZone, Timestamp, Url,
 };
 use crate::control::API_PORT;
 use serde::Serialize;
@@ -70,22 +70,136 @@ pub struct Channel {
     pub url: Url,
     /// Name of the channel: `stable`.
     pub name: String,
-    /// The channel's public key (Ed25519, PEM), `channel.pub` of the key folder.
-    pub key: PublicKey,
+    /// The channel's public key (Ed25519, PEM), `channel.pub` of the key folder, which has signed version 1 of the
+    /// repository's root. Either this or `root` is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PublicKey>,
+    /// SHA-256 of version 1 of the repository's root: `sha256:` and 64 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<RootDigest>,
 }
 
 /// `[update]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
 pub struct Update {
     /// How far the machine goes by itself; `off` unless given.
     #[cfg_attr(feature = "schema", schemars(default))]
     pub policy: UpdatePolicy,
+    /// How often it looks for updates: 1 minute to 7 days; 1 hour unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "check_interval"))]
+    pub check_interval: Seconds,
+    /// Up to how much later, chosen at random, it looks or restarts, so that many machines do not come at once: at most 24
+    /// hours; 5 minutes unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "jitter"))]
+    pub jitter: Seconds,
+    /// How much it fetches each second: 1KiB to 1TiB; as much as comes unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
+    /// Connections at once: 1 to 16; 4 unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "connections", range(min = 1, max = 16)))]
+    pub connections: u32,
+    /// How long a new release may take after its start to be found good: 30 seconds to 1 hour; 5 minutes unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "trial_deadline"))]
+    pub trial_deadline: Seconds,
     /// When it may restart into an update; at any time unless given.
     #[serde(rename = "window", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "schema", schemars(default))]
     pub windows: Vec<Window>,
+    /// What the owner asks of a new release beside what every machine is asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub health: Vec<Health>,
+    /// A container of the image that runs before the restart; it must end well, or there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_reboot: Option<Hook>,
+    /// A container of the image that runs after a new release was found good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_boot: Option<Hook>,
+}
+
+impl Default for Update {
+    fn default() -> Self {
+        Self {
+            policy: UpdatePolicy::default(),
+            check_interval: CHECK_INTERVAL,
+            jitter: JITTER,
+            bandwidth: None,
+            connections: CONNECTIONS,
+            trial_deadline: TRIAL_DEADLINE,
+            windows: Vec::new(),
+            health: Vec::new(),
+            pre_reboot: None,
+            post_boot: None,
+        }
+    }
+}
+
+const CHECK_INTERVAL: Seconds = Seconds(3600);
+const JITTER: Seconds = Seconds(300);
+const CONNECTIONS: u32 = 4;
+const TRIAL_DEADLINE: Seconds = Seconds(300);
+/// How long a hook or a health check may take unless given.
+pub(super) const DEADLINE: Seconds = Seconds(60);
+
+#[cfg(feature = "schema")]
+fn check_interval() -> Seconds {
+    CHECK_INTERVAL
+}
+
+#[cfg(feature = "schema")]
+fn jitter() -> Seconds {
+    JITTER
+}
+
+#[cfg(feature = "schema")]
+fn connections() -> u32 {
+    CONNECTIONS
+}
+
+#[cfg(feature = "schema")]
+fn trial_deadline() -> Seconds {
+    TRIAL_DEADLINE
+}
+
+#[cfg(feature = "schema")]
+fn deadline() -> Seconds {
+    DEADLINE
+}
+
+/// `[[update.health]]`: exactly one of `http` and `container` is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("oneOf" = [{ "required": ["http"] }, { "required": ["container"] }]))
+)]
+pub struct Health {
+    /// Its name, which is told when it fails.
+    pub name: String,
+    /// A URL on this machine (`http://127.0.0.1:8080/healthz`) that must answer with a status from 200 to 299.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<Url>,
+    /// A container of the image that must end with status 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// How long it may take until it is good: 1 second to 30 minutes; 60 seconds unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "deadline"))]
+    pub deadline: Seconds,
+}
+
+/// A container that runs once at a certain time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Hook {
+    /// Its name in the image.
+    pub container: String,
+    /// How long it may take: 1 second to 30 minutes; 60 seconds unless given.
+    #[cfg_attr(feature = "schema", schemars(default = "deadline"))]
+    pub deadline: Seconds,
 }
 
 /// How far a machine goes by itself with an update.
@@ -127,11 +241,11 @@ pub struct Window {
     pub from: TimeOfDay,
     /// How long it is: 10 minutes to 24 hours.
     pub duration: Seconds,
-    /// The time zone of `days` and `from`, as an offset from UTC: `UTC` (unless given) or `+01:00`. There are no names
-    /// of places, because they mean other times when their tables change, and an image need not have these.
+    /// The time zone of `days` and `from`: `UTC` (unless given), an offset from it (`+01:00`), or a place with its summer
+    /// time (`Europe/Berlin`).
     #[serde(skip_serializing_if = "is_default")]
     #[cfg_attr(feature = "schema", schemars(default))]
-    pub time_zone: UtcOffset,
+    pub time_zone: TimeZone,
 }
 
 /// `[[container]]`: what differs from the image for a container that is part of it.

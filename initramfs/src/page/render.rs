@@ -210,6 +210,20 @@ pub fn render(status: &Status, fingerprint: Option<&str>, width: usize) -> Strin
     let source =
         status.time_server.as_deref().map_or_else(|| "not set yet".into(), |by| format!("set by {by}"));
     row(&mut page, "clock", &format!("{year:04}-{month:02}-{day:02} UTC, {source}"), width);
+    if let Some(trial) = &status.trial {
+        let text = format!(
+            "this release runs for the first time; it must be found good within {} s",
+            trial.seconds_left
+        );
+        row(&mut page, "trial", &text, width);
+    }
+    if let Some(failure) = &status.trial_failure {
+        let text = format!(
+            "release {} was tried and has failed: {}: {}",
+            failure.version, failure.check, failure.reason
+        );
+        row(&mut page, "last trial", &text, width);
+    }
     row(&mut page, "last boot", status.last_boot.as_deref().unwrap_or("this is the first"), width);
     row(&mut page, "watchdog", status.watchdog.as_deref().unwrap_or("none"), width);
     if let Some(fingerprint) = fingerprint {
@@ -274,6 +288,8 @@ pub(super) mod tests {
             last_boot: Some("in order: restarting".into()),
             addresses: vec!["eth0 10.0.2.15/24".into()],
             time_server: Some("10.0.2.2".into()),
+            trial: None,
+            trial_failure: None,
             watchdog: Some("iTCO_wdt, 60 seconds".into()),
             uptime_seconds: 7.0,
             time: 1_790_000_000,

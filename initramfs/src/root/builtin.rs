@@ -5,7 +5,10 @@ use crate::error::Error;
 use ashlar_image::machine::MachineConfig;
 use ashlar_image::manifest::{CONTROL_PATH, Service};
 
+use ashlar_image::update::UPDATE_PATH;
+
 pub use ashlar_image::manifest::CONTROL_SERVICE as CONTROL;
+pub use ashlar_image::update::UPDATE_SERVICE as UPDATE;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -17,6 +20,10 @@ const TRUST_ROOTS: &str = "/run/ashlar/trust-roots.pem";
 const CONTROL_MEMORY: u64 = 64 << 20;
 /// Processes and threads of the control service.
 const CONTROL_PIDS: u32 = 64;
+/// Memory of the update engine in bytes: digests of a root of 4 GiB, twice, and a UKI.
+const UPDATE_MEMORY: u64 = 256 << 20;
+/// Processes and threads of the update engine.
+const UPDATE_PIDS: u32 = 64;
 
 /// The control API: on its socket always, over the network where the configuration names whom to trust.
 pub fn control(config: Option<&MachineConfig>) -> Result<Service, Error> {
@@ -42,6 +49,17 @@ pub fn control(config: Option<&MachineConfig>) -> Result<Service, Error> {
     }))
     .map_err(|source| Error::Json { path: CONTROL_PATH.into(), source })?;
     Ok(service)
+}
+
+/// The update engine. It reads the machine configuration itself, from PID 1. What it writes to are files of root: the
+/// partitions of the other slot, the firmware's variables and its own folder, so that it needs no capability either.
+pub fn update() -> Result<Service, Error> {
+    serde_json::from_value(serde_json::json!({
+        "command": [UPDATE_PATH, "serve"],
+        "memory_max": UPDATE_MEMORY,
+        "pids_max": UPDATE_PIDS,
+    }))
+    .map_err(|source| Error::Json { path: UPDATE_PATH.into(), source })
 }
 
 /// A certificate in PEM (RFC 7468, section 5).

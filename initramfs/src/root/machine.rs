@@ -13,8 +13,10 @@ use crate::network::Network;
 use crate::shutdown::{self, Request};
 use crate::supervision::{self, Supervisor};
 use crate::time::Time;
+use crate::trial::Trials;
 use crate::uevent::Uevents;
 use crate::{console, input, state};
+use ashlar_image::control::TrialFailure;
 use ashlar_image::manifest::Manifest;
 use ashlar_tpm::Device;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -102,6 +104,8 @@ pub struct Machine {
     pub journal: Journal,
     /// What looks after the machine itself.
     pub care: Care,
+    /// Whether this boot is a trial.
+    pub trial: Trials,
     /// How far it has come.
     pub progress: Progress,
 }
@@ -164,6 +168,9 @@ impl Machine {
             } else if !self.progress.ready && self.has_settled(now) && self.care.is_read_back(now) {
                 self.become_ready(now)?;
             }
+            if self.trial.is_over(now) && self.progress.ending.is_none() {
+                self.run_out(now);
+            }
             if self.care.wants_status(now) {
                 let status = self.status(now);
                 self.care.show(&status, now);
@@ -213,8 +220,13 @@ impl Machine {
     fn deadline(&self, now: Duration) -> Duration {
         let look = (!self.progress.ready && self.progress.ending.is_none()).then_some(now + LOOK_INTERVAL);
         let end = self.progress.ending.or(self.progress.asked).map(|(_, deadline)| deadline);
-        let parts =
-            [self.network.deadline(), self.time.deadline(), self.control.deadline(), self.care.deadline()];
+        let parts = [
+            self.network.deadline(),
+            self.time.deadline(),
+            self.control.deadline(),
+            self.care.deadline(),
+            self.trial.deadline(),
+        ];
         self.supervisor
             .deadline()
             .into_iter()
@@ -320,14 +332,35 @@ impl Machine {
     fn become_ready(&mut self, now: Duration) -> Result<(), Error> {
         self.measurer.phase(Phase::Ready)?;
         self.progress.ready = true;
-        if self.problems(now).is_empty() {
+        // A trial is committed by the update engine, after its checks.
+        if !self.trial.is_trial() && self.problems(now).is_empty() {
             self.commit()?;
         }
         self.tell_ready(now)
     }
 
+    /// A trial that nobody has committed in time has failed.
+    fn run_out(&mut self, now: Duration) {
+        let problems = self.problems(now);
+        let (check, reason) = if !self.progress.ready {
+            ("start", format!("not everything has started in time: {}", problems.join("; ")))
+        } else if problems.is_empty() {
+            ("update", "the update engine has not come to a result in time".into())
+        } else {
+            ("machine", problems.join("; "))
+        };
+        self.give_up(check, &reason, now);
+    }
+
+    /// Ends a trial: the reason is left for the old release, which the firmware starts next.
+    pub(super) fn give_up(&mut self, check: &str, reason: &str, now: Duration) {
+        let version = self.manifest.image_version.clone();
+        self.trial.fail(&TrialFailure { version, check: check.into(), reason: reason.into() });
+        self.end(Request::Reboot, &format!("the trial of this release has failed: {check}: {reason}"), now);
+    }
+
     /// The boot is good: releases of a lower security version do not open the state volume any more.
-    fn commit(&mut self) -> Result<(), Error> {
+    pub(super) fn commit(&mut self) -> Result<(), Error> {
         if let Some(floor) = state::raise_floor(&mut self.boot.state, self.measurer.tpm())? {
             console::info(format_args!("the rollback floor is {floor} now"));
         }

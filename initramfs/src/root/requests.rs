@@ -52,6 +52,33 @@ impl Machine {
                 self.end_soon(End::PowerOff, now);
                 Ok(Reply::Done)
             }
+            Request::Commit => {
+                let problems = self.problems(now);
+                if !self.progress.ready || !problems.is_empty() {
+                    let message = if self.progress.ready {
+                        problems.join("\n")
+                    } else {
+                        "the machine is not ready".into()
+                    };
+                    let advice = "the boot is good only when the machine is ready and has no problem".into();
+                    return Err(Refusal { kind: RefusalKind::Conflict, message, advice });
+                }
+                self.commit().map_err(|error| failed(error, "look at the TPM in the firmware's set-up"))?;
+                self.trial.succeed();
+                Ok(Reply::Done)
+            }
+            Request::GiveUp(failure) => {
+                if !self.trial.is_trial() {
+                    let message = "this boot is no trial of a release".into();
+                    return Err(Refusal {
+                        kind: RefusalKind::Conflict,
+                        message,
+                        advice: "nothing is to be done".into(),
+                    });
+                }
+                self.give_up(&failure.check, &failure.reason, now);
+                Ok(Reply::Done)
+            }
             Request::Reseal { recovery_key } => {
                 let version = self.manifest.security_version;
                 state::reseal(&mut self.boot.state, version, &recovery_key, self.measurer.tpm())?;

@@ -47,6 +47,8 @@ impl Machine {
             last_boot: self.care.last_boot().map(str::to_owned),
             addresses: self.network.addresses(),
             time_server: self.time.synchronized().map(str::to_owned),
+            trial: self.trial.state(now),
+            trial_failure: self.trial.before().cloned(),
             watchdog: self.care.watchdog(),
             uptime_seconds: now.as_secs_f64(),
             time: rustix::time::clock_gettime(ClockId::Realtime).tv_sec,

@@ -229,6 +229,7 @@ impl Supervisor {
                 ready: unit.is_ready(),
                 starts: unit.starts,
                 last_exit: unit.last_exit.as_ref().map(ToString::to_string),
+                ended_well: unit.last_exit.as_ref().map(Exit::is_success),
                 status: process.status(),
                 problem,
                 usage: process.usage(),
