@@ -39,7 +39,9 @@ impl Call {
             Self::Ask(
                 Request::Service { .. } | Request::Configuration | Request::Reboot | Request::PowerOff,
             ) => Role::Operator,
-            Self::Ask(Request::Configure { .. } | Request::Reseal { .. })
+            Self::Ask(
+                Request::Configure { .. } | Request::Reseal { .. } | Request::Commit | Request::GiveUp(_),
+            )
             | Self::Configure { .. }
             | Self::Reseal => Role::Admin,
         }
