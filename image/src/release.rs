@@ -93,6 +93,9 @@ pub struct Release {
     pub image_id: String,
     /// `IMAGE_VERSION`.
     pub image_version: String,
+    /// Architecture, as channels name it: `x86-64`; none in releases of older builders.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
     /// Number that never falls; a machine refuses releases below its floor.
     pub security_version: u64,
     /// Build time from the recipe or the lock file, seconds since 1970.
@@ -119,6 +122,9 @@ pub struct Release {
     /// SHA-256 of the control program in the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Digest>,
+    /// SHA-256 of the update engine in the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<Digest>,
     /// What a machine that runs it reads back before it is ready: see [`crate::hardening`].
     #[serde(default)]
     pub hardening: Vec<Expectation>,

@@ -62,6 +62,7 @@ fn release(version: u64) -> Content {
         format: FORMAT,
         image_id: "test".into(),
         image_version: version.to_string(),
+        architecture: None,
         security_version: 1,
         build_time: 0,
         kernel: String::new(),
@@ -85,6 +86,7 @@ fn release(version: u64) -> Content {
         state_policy: None,
         init: Digest::ZERO,
         control: None,
+        update: None,
         hardening: Vec::new(),
         packages: Vec::new(),
     };
