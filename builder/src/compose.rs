@@ -8,6 +8,7 @@ use ashlar_boot::modules::Module;
 use ashlar_image::manifest::{
     self, CONTAINERS_DIR, CONTROL_PATH, INIT_PATH, MANIFEST_PATH, MODULE_LIST, MODULES_DIR, Manifest,
 };
+use ashlar_image::update::UPDATE_PATH;
 use ashlar_tree::{Kind, Metadata, Node, Tree};
 
 /// The accounts of a root whose packages bring none.
@@ -214,6 +215,7 @@ pub fn add_system(
     tree.insert(MANIFEST_PATH.as_bytes(), Node::file(file(0o644), json))?;
     tree.insert(INIT_PATH.as_bytes(), Node::file(file(0o755), programs.init.clone()))?;
     tree.insert(CONTROL_PATH.as_bytes(), Node::file(file(0o755), programs.control.clone()))?;
+    tree.insert(UPDATE_PATH.as_bytes(), Node::file(file(0o755), programs.update.clone()))?;
     tree.insert(b"/usr/lib/os-release", Node::file(file(0o644), os_release.as_bytes().to_vec()))?;
     tree.insert(b"/etc/os-release", Node::symlink(file(0o777), "../usr/lib/os-release"))?;
     tree.insert(b"/etc/resolv.conf", Node::symlink(file(0o777), "../run/ashlar/resolv.conf"))?;

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The programs of the machine: package and program.
-const MACHINE: [(&str, &str); 2] = [("ashlar-init", "ashlar-init"), ("ashlar-control", "ashlarctl")];
+const MACHINE: [(&str, &str); 3] =
+    [("ashlar-init", "ashlar-init"), ("ashlar-control", "ashlarctl"), ("ashlar-update", "ashlar-update")];
 
 /// Name of the variable with a folder of programs that were built already.
 pub const PROGRAMS: &str = "ASHLAR_PROGRAMS";

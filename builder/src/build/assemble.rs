@@ -122,6 +122,8 @@ fn release(
         format: release::FORMAT,
         image_id: facts.image_id.clone(),
         image_version: facts.image_version.clone(),
+        // The only one that is built for so far.
+        architecture: Some("x86-64".into()),
         security_version: facts.security_version,
         build_time: facts.build_time,
         kernel: facts.kernel.clone(),
@@ -134,6 +136,7 @@ fn release(
         state_policy: Some(state_policy),
         init: facts.init,
         control: Some(facts.control),
+        update: Some(facts.update),
         hardening: facts.hardening.clone(),
         packages: facts.packages.clone(),
     }

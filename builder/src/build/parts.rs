@@ -21,7 +21,7 @@ pub const UNSIGNED_FILE: &str = "unsigned.json";
 pub const UKI_DIR: &str = "uki";
 
 /// Version of the format of [`UNSIGNED_FILE`].
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Largest [`UNSIGNED_FILE`], in bytes.
 const MAX_FACTS: u64 = 64 << 20;
 /// Largest part of the UKI, in bytes.
@@ -55,6 +55,8 @@ pub struct Facts {
     pub init: Digest,
     /// SHA-256 of the control program.
     pub control: Digest,
+    /// SHA-256 of the update engine.
+    pub update: Digest,
     /// Values of PCR 7 with which the state volume opens, beside the predicted one.
     pub more_pcr7: Vec<Digest>,
     /// What a machine that runs it must hold.

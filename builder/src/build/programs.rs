@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 const INIT: &str = "ashlar-init";
 /// File name of the control program.
 const CONTROL: &str = "ashlarctl";
+/// File name of the update engine.
+const UPDATE: &str = "ashlar-update";
 
 /// The programs of the image.
 #[derive(Debug)]
@@ -15,13 +17,15 @@ pub struct Programs {
     pub init: Vec<u8>,
     /// The control program, in the root.
     pub control: Vec<u8>,
+    /// The update engine, in the root.
+    pub update: Vec<u8>,
 }
 
 impl Programs {
-    /// Reads them: init from `init` where that is given, and the control program beside it.
+    /// Reads them: init from `init` where that is given, and the others beside it.
     pub fn load(init: Option<&Path>) -> Result<Self, BuildError> {
-        let beside = init.map(|path| path.with_file_name(CONTROL));
-        Ok(Self { init: load(INIT, init)?, control: load(CONTROL, beside.as_deref())? })
+        let beside = |name: &'static str| load(name, init.map(|path| path.with_file_name(name)).as_deref());
+        Ok(Self { init: load(INIT, init)?, control: beside(CONTROL)?, update: beside(UPDATE)? })
     }
 }
 

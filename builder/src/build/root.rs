@@ -42,6 +42,7 @@ pub(super) struct Inputs<'a> {
     kernel: kernel::Inputs<'a>,
     init: Digest,
     control: Digest,
+    update: Digest,
     time: i64,
 }
 
@@ -65,6 +66,7 @@ impl<'a> Inputs<'a> {
             kernel,
             init,
             control: Digest::of(&build.programs.control),
+            update: Digest::of(&build.programs.update),
             time: build.time,
         }
     }

@@ -155,6 +155,7 @@ pub(super) fn run(
         root_hash: root.opened_by.root_hash,
         init,
         control: Digest::of(&build.programs.control),
+        update: Digest::of(&build.programs.update),
         more_pcr7: recipe.state.pcr7.clone(),
         hardening: root.hardening.clone(),
         packages: package_list(lock)?,
