@@ -3,6 +3,7 @@
 use crate::logs::query::Query;
 use crate::role::Role;
 use ashlar_image::control::{Refusal, RefusalKind, Request, ServiceAction};
+use ashlar_image::update::{Choice, UpdateRequest};
 use std::fmt::Write as _;
 
 /// Longest signed configuration in bytes. As JSON text in a line for PID 1 it stays below `MAX_LINE` unless most of it
@@ -27,6 +28,13 @@ pub enum Call {
     Reseal,
     /// The log is streamed.
     Logs(Query),
+    /// The update engine answers; the request has no body.
+    Update(UpdateRequest),
+    /// An offline bundle comes as the body.
+    Bundle {
+        /// Whether to restart into it.
+        restart: bool,
+    },
 }
 
 impl Call {
@@ -36,14 +44,19 @@ impl Call {
             Self::Ask(Request::Status | Request::Services | Request::Measurements) | Self::Logs(_) => {
                 Role::Reader
             }
-            Self::Ask(
-                Request::Service { .. } | Request::Configuration | Request::Reboot | Request::PowerOff,
-            ) => Role::Operator,
-            Self::Ask(
+            Self::Update(request) if !asks_for_change(request) => Role::Reader,
+            Self::Update(UpdateRequest::Unbar { .. } | UpdateRequest::Bundle { .. })
+            | Self::Bundle { .. }
+            | Self::Ask(
                 Request::Configure { .. } | Request::Reseal { .. } | Request::Commit | Request::GiveUp(_),
             )
             | Self::Configure { .. }
             | Self::Reseal => Role::Admin,
+            // An update takes nothing that the owner has not signed and offered.
+            Self::Update(_)
+            | Self::Ask(
+                Request::Service { .. } | Request::Configuration | Request::Reboot | Request::PowerOff,
+            ) => Role::Operator,
         }
     }
 
@@ -54,18 +67,31 @@ impl Call {
                 Request::Status | Request::Services | Request::Measurements | Request::Configuration,
             )
             | Self::Logs(_) => false,
-            Self::Ask(_) | Self::Configure { .. } | Self::Reseal => true,
+            Self::Update(request) => asks_for_change(request),
+            Self::Bundle { .. } | Self::Ask(_) | Self::Configure { .. } | Self::Reseal => true,
         }
     }
 
-    /// Longest body in bytes.
+    /// Longest body in bytes. A bundle is passed on and not kept: the engine bounds it.
     pub const fn max_body(&self) -> usize {
         match self {
-            Self::Ask(_) | Self::Logs(_) => 0,
+            Self::Ask(_) | Self::Logs(_) | Self::Update(_) | Self::Bundle { .. } => 0,
             Self::Configure { .. } => MAX_CONFIGURATION,
             Self::Reseal => MAX_RECOVERY,
         }
     }
+}
+
+/// Whether the update engine does more than tell.
+const fn asks_for_change(request: &UpdateRequest) -> bool {
+    !matches!(
+        request,
+        UpdateRequest::Status
+            | UpdateRequest::Plan(_)
+            | UpdateRequest::History
+            | UpdateRequest::Why
+            | UpdateRequest::Metrics
+    )
 }
 
 /// A refusal with its HTTP status.
@@ -132,6 +158,7 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Call, Prob
         ["configuration"] => ("GET, PUT", Call::Ask(Request::Configuration)),
         ["logs"] if method == "GET" => return Query::parse(&parameters(query)?).map(Call::Logs),
         ["logs"] => return Err(wrong_method(method, "GET")),
+        ["update", rest @ ..] => return update(method, rest, &parameters(query)?),
         ["reboot"] => ("POST", Call::Ask(Request::Reboot)),
         ["power-off"] => ("POST", Call::Ask(Request::PowerOff)),
         ["state", "reseal"] => ("POST", Call::Reseal),
@@ -162,6 +189,61 @@ pub fn route(method: &str, path: &str, query: Option<&str>) -> Result<Call, Prob
         return Err(unknown_parameter(name, "none"));
     }
     Ok(call)
+}
+
+/// What concerns updates.
+fn update(method: &str, parts: &[&str], parameters: &[(String, String)]) -> Result<Call, Problem> {
+    let known: &[&str] = match parts {
+        ["plan" | "stage" | "apply"] => &["version", "now", "force"],
+        ["postpone"] => &["seconds"],
+        ["unbar"] => &["version"],
+        ["bundle"] => &["restart"],
+        _ => &[],
+    };
+    if let Some((name, _)) = parameters.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(unknown_parameter(name, &known));
+    }
+    let value = |name: &str| {
+        parameters.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    };
+    let flag = |name: &str| value(name).map_or(Ok(false), |text| boolean(name, text));
+    let version = |text: &str| {
+        let good = !text.is_empty() && text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if good { Ok(text.to_owned()) } else { Err(wrong_value("version", text, "a version")) }
+    };
+    let choice = || -> Result<Choice, Problem> {
+        Ok(Choice {
+            version: value("version").map(version).transpose()?,
+            now: flag("now")?,
+            force: flag("force")?,
+        })
+    };
+    let (allowed, call) = match parts {
+        [] => ("GET", Call::Update(UpdateRequest::Status)),
+        ["history"] => ("GET", Call::Update(UpdateRequest::History)),
+        ["why"] => ("GET", Call::Update(UpdateRequest::Why)),
+        ["metrics"] => ("GET", Call::Update(UpdateRequest::Metrics)),
+        ["plan"] => ("GET", Call::Update(UpdateRequest::Plan(choice()?))),
+        ["check"] => ("POST", Call::Update(UpdateRequest::Check)),
+        ["stage"] => ("POST", Call::Update(UpdateRequest::Stage(choice()?))),
+        ["apply"] => ("POST", Call::Update(UpdateRequest::Apply(choice()?))),
+        ["cancel"] => ("POST", Call::Update(UpdateRequest::Cancel)),
+        ["rollback"] => ("POST", Call::Update(UpdateRequest::Rollback)),
+        ["postpone"] => {
+            let text = value("seconds").unwrap_or_default();
+            let seconds =
+                text.parse().map_err(|_| wrong_value("seconds", text, "a whole number of seconds"))?;
+            ("POST", Call::Update(UpdateRequest::Postpone { seconds }))
+        }
+        ["unbar"] => {
+            let version = version(value("version").unwrap_or_default())?;
+            ("POST", Call::Update(UpdateRequest::Unbar { version }))
+        }
+        ["bundle"] => ("PUT", Call::Bundle { restart: flag("restart")? }),
+        _ => return Err(no_such_address()),
+    };
+    if method == allowed { Ok(call) } else { Err(wrong_method(method, allowed)) }
 }
 
 fn no_such_address() -> Problem {

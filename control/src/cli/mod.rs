@@ -11,6 +11,7 @@ mod serve;
 mod services;
 mod status;
 mod trust;
+mod update;
 
 use crate::error::{ControlError, exit};
 use clap::{Parser, Subcommand};
@@ -54,6 +55,9 @@ enum Command {
     /// Look after the state volume
     #[command(subcommand)]
     State(machine::State),
+    /// Look for updates, install them, go back, and see why not
+    #[command(subcommand)]
+    Update(update::Update),
     /// Trust a machine by the fingerprint of its certificate
     Trust(trust::Trust),
     /// Make certificates for clients
@@ -79,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Reboot => machine::end(&node, "/v1/reboot", "restarts"),
         Command::PowerOff => machine::end(&node, "/v1/power-off", "switches off"),
         Command::State(state) => state.run(&node),
+        Command::Update(update) => update.run(&node),
         Command::Trust(trust) => trust.run(&node),
         Command::Identity(identity) => identity.run(),
         Command::Serve(serve) => serve.run(),

@@ -116,6 +116,17 @@ impl Connection {
         self.runtime.block_on(self.client.call(method, path, body)).map(|bytes| bytes.to_vec())
     }
 
+    /// Sends a file.
+    pub(super) fn upload(
+        &mut self,
+        path: &str,
+        file: std::fs::File,
+        size: u64,
+        tell: Box<dyn FnMut(u64) + Send>,
+    ) -> Result<Vec<u8>, ControlError> {
+        self.runtime.block_on(self.client.upload(path, file, size, tell)).map(|bytes| bytes.to_vec())
+    }
+
     /// Asks for a stream.
     pub(super) fn stream(
         &mut self,

@@ -3,6 +3,7 @@
 use super::Outcome;
 use crate::server::{Settings, serve};
 use ashlar_image::control::{API_SOCKET, INIT_SOCKET, LOG_FOLDER};
+use ashlar_image::update::UPDATE_SOCKET;
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,6 +28,9 @@ pub(super) struct Serve {
     /// PID 1's socket
     #[arg(long, value_name = "FILE", default_value = INIT_SOCKET)]
     init_socket: PathBuf,
+    /// The update engine's socket
+    #[arg(long, value_name = "FILE", default_value = UPDATE_SOCKET)]
+    update_socket: PathBuf,
     /// The API's socket
     #[arg(long = "api-socket", value_name = "FILE", default_value = API_SOCKET)]
     api_socket: PathBuf,
@@ -40,6 +44,7 @@ impl Serve {
         let never = serve(&Settings {
             socket: self.api_socket,
             init_socket: self.init_socket,
+            update_socket: self.update_socket,
             log_folder: self.log_folder,
             listen: self.listen,
             trust_roots: self.trust_roots,

@@ -4,6 +4,7 @@ pub mod known;
 mod noted;
 pub mod target;
 mod tls;
+mod upload;
 
 pub use target::Target;
 
@@ -12,7 +13,7 @@ use crate::fingerprint::Fingerprint;
 use crate::identity::Identity;
 use ashlar_image::control::{API_SOCKET, MAX_LINE, Refusal};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::{Method, Request, Response, StatusCode};
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use upload::RequestBody;
 
 /// Time for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -49,7 +51,7 @@ pub struct Credentials {
 #[derive(Debug)]
 pub struct Client {
     node: String,
-    sender: http2::SendRequest<Full<Bytes>>,
+    sender: http2::SendRequest<RequestBody>,
     /// Why the connection has ended.
     end: Option<oneshot::Receiver<Option<hyper::Error>>>,
     /// What the machine has said to the client's certificate.
@@ -97,7 +99,7 @@ impl Client {
     /// Asks, and gives the whole answer of at most [`MAX_LINE`] bytes.
     pub async fn call(&mut self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ControlError> {
         let exchange = async {
-            let response = self.send(method, path, body).await?;
+            let response = self.send(method, path, RequestBody::whole(body)).await?;
             let collected = Limited::new(response.into_body(), MAX_LINE).collect().await;
             collected
                 .map(http_body_util::Collected::to_bytes)
@@ -109,16 +111,32 @@ impl Client {
         }
     }
 
+    /// Sends the `size` bytes of a file (PUT), and gives the whole answer. `tell` is told how many bytes are left.
+    pub async fn upload(
+        &mut self,
+        path: &str,
+        file: std::fs::File,
+        size: u64,
+        tell: Box<dyn FnMut(u64) + Send>,
+    ) -> Result<Bytes, ControlError> {
+        let response = self.send(Method::PUT, path, RequestBody::File(file, size, tell)).await?;
+        let collected = Limited::new(response.into_body(), MAX_LINE).collect().await;
+        collected
+            .map(http_body_util::Collected::to_bytes)
+            .map_err(|error| ControlError::Answer { node: self.node.clone(), problem: error.to_string() })
+    }
+
     /// Asks, and gives the answer piece by piece as it comes, until it ends or `each` fails.
     pub async fn stream(
         &mut self,
         path: &str,
         mut each: impl FnMut(&[u8]) -> Result<(), ControlError>,
     ) -> Result<(), ControlError> {
-        let mut body = match timeout(ANSWER, self.send(Method::GET, path, Vec::new())).await {
-            Ok(response) => response?.into_body(),
-            Err(_) => return Err(unreachable(&self.node, "no answer in time".into())),
-        };
+        let mut body =
+            match timeout(ANSWER, self.send(Method::GET, path, RequestBody::whole(Vec::new()))).await {
+                Ok(response) => response?.into_body(),
+                Err(_) => return Err(unreachable(&self.node, "no answer in time".into())),
+            };
         while let Some(frame) = body.frame().await {
             match frame {
                 Ok(frame) => {
@@ -136,13 +154,13 @@ impl Client {
         &mut self,
         method: Method,
         path: &str,
-        body: Vec<u8>,
+        body: RequestBody,
     ) -> Result<Response<Incoming>, ControlError> {
         // The authority is no secret and nobody looks at it: machines are known by their certificates.
         let request = Request::builder()
             .method(method)
             .uri(format!("https://ashlar{path}"))
-            .body(Full::new(Bytes::from(body)))
+            .body(body)
             .map_err(|error| ControlError::Usage(error.to_string()))?;
         let response = match self.sender.send_request(request).await {
             Ok(response) => response,

@@ -7,6 +7,7 @@ use crate::api::{self, Call, Problem};
 use crate::role::Peer;
 use crate::text;
 use ashlar_image::control::{RefusalKind, Reply, Request};
+use ashlar_image::update::UpdateReply;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -63,7 +64,12 @@ pub(super) async fn handle(
             Err(problem) => refuse(&problem),
         };
     }
-    let result = ask(&context, &call, body).await;
+    let result = match call {
+        Call::Bundle { restart } => {
+            context.engine.bundle(restart, body).await.and_then(|reply| encode_update(&reply))
+        }
+        _ => answer(&context, &call, body).await,
+    };
     if call.changes() {
         match &result {
             Ok(_) => println!("{}: {what}: done", peer.name),
@@ -73,11 +79,20 @@ pub(super) async fn handle(
             }
         }
     }
-    match result.and_then(|reply| encode(&reply)) {
+    match result {
         Ok(None) => respond(StatusCode::NO_CONTENT, JSON, ResponseBody::whole(Bytes::new(), None)),
         Ok(Some(bytes)) => respond(StatusCode::OK, JSON, ResponseBody::whole(bytes, Some(held))),
         Err(problem) => refuse(&problem),
     }
+}
+
+/// The answer of PID 1 or of the update engine, in JSON.
+async fn answer(context: &Context, call: &Call, body: Incoming) -> Result<Option<Vec<u8>>, Problem> {
+    if let Call::Update(request) = call {
+        read(body, 0).await?;
+        return encode_update(&context.engine.ask(request).await?);
+    }
+    encode(&ask(context, call, body).await?)
 }
 
 /// Whether the peer may.
@@ -122,8 +137,10 @@ async fn ask(context: &Context, call: &Call, body: Incoming) -> Result<Reply, Pr
             })?;
             context.init.ask(&Request::Reseal { recovery_key: recovery.recovery_key }).await
         }
-        // Logs are streamed, not asked for.
-        Call::Logs(_) => Err(Problem::new(500, RefusalKind::Failed, "logs are no question for PID 1", "")),
+        // Not for PID 1.
+        Call::Logs(_) | Call::Update(_) | Call::Bundle { .. } => {
+            Err(Problem::new(500, RefusalKind::Failed, "this is no question for PID 1", ""))
+        }
     }
 }
 
@@ -172,6 +189,20 @@ fn encode(reply: &Reply) -> Result<Option<Vec<u8>>, Problem> {
         Reply::Configuration(configuration) => json(configuration),
         Reply::Applied(applied) => json(applied),
         Reply::Measurements(measurements) => json(measurements),
+    }
+    .map_err(|error| Problem::new(500, RefusalKind::Failed, error.to_string(), ""))
+}
+
+fn encode_update(reply: &UpdateReply) -> Result<Option<Vec<u8>>, Problem> {
+    fn json(value: &impl Serialize) -> serde_json::Result<Option<Vec<u8>>> {
+        serde_json::to_vec(value).map(Some)
+    }
+    match reply {
+        UpdateReply::Status(status) => json(status),
+        UpdateReply::Plan(plan) => json(plan),
+        UpdateReply::History(history) => json(history),
+        UpdateReply::Why(whys) => json(whys),
+        UpdateReply::Metrics(text) => json(text),
     }
     .map_err(|error| Problem::new(500, RefusalKind::Failed, error.to_string(), ""))
 }

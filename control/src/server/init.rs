@@ -25,7 +25,8 @@ impl Init {
 
     /// Asks and waits for the answer.
     pub async fn ask(&self, request: &Request) -> Result<Reply, Problem> {
-        let mut line = serde_json::to_vec(request).map_err(|error| failed(500, &error.to_string()))?;
+        let mut line =
+            serde_json::to_vec(request).map_err(|error| failed("PID 1", 500, &error.to_string()))?;
         line.push(b'\n');
         if line.len() > MAX_LINE {
             let message = format!("the request is longer than {MAX_LINE} bytes for PID 1");
@@ -34,13 +35,13 @@ impl Init {
         let Ok(Ok(_turn)) = timeout(limits::TURN, self.turns.acquire()).await else { return Err(busy()) };
         let answer = match timeout(limits::INIT, exchange(&self.path, &line)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(failed(502, &error.to_string())),
-            Err(_) => return Err(failed(504, "it has not answered in time")),
+            Ok(Err(error)) => return Err(failed("PID 1", 502, &error.to_string())),
+            Err(_) => return Err(failed("PID 1", 504, "it has not answered in time")),
         };
         match serde_json::from_slice(&answer) {
             Ok(Answer::Ok(reply)) => Ok(reply),
             Ok(Answer::Error(refusal)) => Err(refusal.into()),
-            Err(error) => Err(failed(502, &format!("its answer cannot be read: {error}"))),
+            Err(error) => Err(failed("PID 1", 502, &format!("its answer cannot be read: {error}"))),
         }
     }
 }
@@ -62,7 +63,8 @@ pub fn busy() -> Problem {
     Problem::new(503, RefusalKind::Conflict, "too many requests at one time", "try again in a moment")
 }
 
-fn failed(status: u16, problem: &str) -> Problem {
-    let advice = "PID 1 may be restarting the machine; try again, and look at the console";
-    Problem::new(status, RefusalKind::Failed, format!("PID 1 does not answer: {problem}"), advice)
+/// `who` does not answer.
+pub(super) fn failed(who: &str, status: u16, problem: &str) -> Problem {
+    let advice = "the machine may be restarting; try again, and look at the console";
+    Problem::new(status, RefusalKind::Failed, format!("{who} does not answer: {problem}"), advice)
 }

@@ -36,6 +36,10 @@ pub const BODY: Duration = Duration::from_secs(20);
 pub const TURN: Duration = Duration::from_secs(30);
 /// Time for PID 1's answer. PID 1 itself gives up after 60 s and says so.
 pub const INIT: Duration = Duration::from_secs(65);
+/// Time for the update engine's answer: it may have to ask a channel that is slow.
+pub const UPDATE: Duration = Duration::from_secs(100);
+/// Time for a bundle to arrive.
+pub const BUNDLE: Duration = Duration::from_secs(3600);
 /// Time for a whole request, until the client has taken the answer; of a log, for the part that is being sent.
 pub const REQUEST: Duration = Duration::from_secs(120);
 /// How long a connection without requests stays.

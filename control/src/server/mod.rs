@@ -13,6 +13,7 @@ mod limits;
 mod listener;
 mod log_stream;
 pub mod tls;
+mod update;
 
 use crate::error::ControlError;
 use crate::files;
@@ -27,6 +28,7 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+use update::Engine;
 
 /// What the server is told.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// PID 1's socket.
     pub init_socket: PathBuf,
+    /// The update engine's socket.
+    pub update_socket: PathBuf,
     /// Folder of the log.
     pub log_folder: PathBuf,
     /// Addresses to listen on with mutual TLS.
@@ -51,6 +55,7 @@ pub struct Settings {
 #[derive(Debug)]
 struct Context {
     init: Init,
+    engine: Engine,
     log_folder: PathBuf,
     /// The kernel's boot id without hyphens.
     boot: String,
@@ -85,6 +90,7 @@ impl Server {
         let mut server = Self {
             context: Arc::new(Context {
                 init: Init::new(settings.init_socket.clone()),
+                engine: Engine::new(settings.update_socket.clone()),
                 log_folder: settings.log_folder.clone(),
                 boot: boot.trim().replace('-', ""),
                 requests: Arc::new(Semaphore::new(MAX_REQUESTS)),

@@ -77,6 +77,7 @@ fn refuse(kind: RefusalKind, message: &str) -> Answer {
 
 fn answer(request: &Request) -> Answer {
     let reply = match request {
+        Request::Commit | Request::GiveUp(_) => unreachable!("only the engine asks for that"),
         Request::Status => Reply::Status(Box::new(status())),
         Request::Services => Reply::Services(services()),
         Request::Service { name, .. } => match name.as_str() {
@@ -161,6 +162,7 @@ impl Machine {
         let settings = Settings {
             socket: path("api.sock"),
             init_socket: path("init.sock"),
+            update_socket: path("update.sock"),
             log_folder: path("log"),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             trust_roots: Some(path("ca").join(identity::CA_CERTIFICATE)),
