@@ -146,6 +146,7 @@ fn container(recipe: &Container, defaults: &ImageDefaults) -> manifest::Containe
         cpu_milli: cpu_milli(recipe.cpus),
         pids_max: recipe.pids,
         files_max: recipe.open_files,
+        start: recipe.start,
         restart: recipe.restart,
         debug: recipe.debug,
         supervision: recipe.supervision(),

@@ -52,7 +52,8 @@ pub enum Request {
     /// Switches it off in order; [`Reply::Done`].
     PowerOff,
     /// The boot is good: the update engine has found all its checks passed. In a trial the rollback floor is raised now;
-    /// refused while the machine is not ready or has a problem; [`Reply::Done`].
+    /// refused while the machine is not ready or has a problem, and while the firmware would still start the other
+    /// release the next time (`BootOrder` comes first); [`Reply::Done`].
     Commit,
     /// The trial of a release has failed: noted for the old one, and the machine restarts into it; [`Reply::Done`].
     GiveUp(TrialFailure),
@@ -84,6 +85,9 @@ pub const MAX_TRIAL_VARIABLE: usize = 1024;
 pub struct Trial {
     /// Seconds until PID 1 gives up by itself.
     pub seconds_left: u64,
+    /// What PID 1 waits for before the machine is ready, for people; empty when it is.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
 }
 
 /// What to do with a service.
@@ -186,6 +190,10 @@ pub struct Status {
     pub problems: Vec<String>,
     /// How the boot before ended, for people: `in order`, `power cut or hang`, `panic: ...`; none at the first.
     pub last_boot: Option<String>,
+    /// `IMAGE_VERSION` of the release that ran in the boot before, as far as it came to note it on the state volume: one
+    /// that died earlier leaves the note of the boot before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_boot_release: Option<String>,
     /// Addresses, as `eth0 10.0.2.15/24`.
     pub addresses: Vec<String>,
     /// Whether the clock was set by a time server, and by which.

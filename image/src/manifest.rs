@@ -94,6 +94,18 @@ pub enum Restart {
     Never,
 }
 
+/// When a container is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// With the machine.
+    #[default]
+    Boot,
+    /// Only when somebody asks for it, each time once: hooks of updates, checks of new releases. How it ends is the
+    /// business of who has asked, and no problem of the machine.
+    OnRequest,
+}
+
 /// When a service or container is ready, which is when what depends on it may start.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,6 +217,9 @@ pub struct Service {
     /// System calls that it may make.
     #[serde(default)]
     pub system_calls: SystemCalls,
+    /// Whether it may write the firmware's variables, which are read only for all others.
+    #[serde(default)]
+    pub firmware_variables: bool,
     /// When to start it again.
     #[serde(default)]
     pub restart: Restart,
@@ -272,6 +287,9 @@ pub struct Container {
     /// Limit of open files of each process.
     #[serde(default)]
     pub files_max: Option<u32>,
+    /// When it is started.
+    #[serde(default)]
+    pub start: Start,
     /// When to start it again.
     #[serde(default)]
     pub restart: Restart,
@@ -317,7 +335,9 @@ mod tests {
             "services":{"one":{"command":["/b"]}}}"#;
         let manifest: Manifest = serde_json::from_str(text).unwrap();
         let web = &manifest.containers["web"];
-        assert_eq!((web.debug, web.supervision.stop_timeout), (false, STOP_TIMEOUT));
+        assert_eq!((web.debug, web.start, web.supervision.stop_timeout), (false, Start::Boot, STOP_TIMEOUT));
+        let hook: Container = serde_json::from_str(r#"{"command":["/a"],"start":"on-request"}"#).unwrap();
+        assert_eq!(hook.start, Start::OnRequest);
         assert_eq!(manifest.services["one"].system_calls, SystemCalls::Common);
         for (text, ready) in [
             (r#""notify""#, Readiness::Notify),

@@ -53,6 +53,14 @@ pub fn ending(before: &Before, records: &[CrashRecord], reset: bool) -> Option<S
     }
 }
 
+/// The release of the boot before, if it came far enough to note it.
+pub fn release(before: &Before) -> Option<&str> {
+    match before {
+        Before::Boot(boot) if !boot.release.is_empty() => Some(&boot.release),
+        _ => None,
+    }
+}
+
 fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
 }
@@ -65,7 +73,11 @@ fn read(path: &Path) -> Before {
         Err(_) => return Before::Damaged,
     }
     match serde_json::from_slice::<Boot>(&bytes) {
-        Ok(boot) => Before::Boot(Boot { ended: boot.ended.as_deref().map(bounded), ..boot }),
+        Ok(boot) => Before::Boot(Boot {
+            ended: boot.ended.as_deref().map(bounded),
+            release: bounded(&boot.release),
+            ..boot
+        }),
         Err(_) => Before::Damaged,
     }
 }
@@ -110,6 +122,7 @@ mod tests {
         end(folder.path(), "restarting: Ctrl-Alt-Del\u{7}").unwrap();
         let before = boot("b");
         assert_eq!(last(&before).unwrap(), "in order: restarting: Ctrl-Alt-Del");
+        assert_eq!((release(&before), release(&Before::Nothing)), (Some("1"), None));
         let expected = Boot {
             boot: "a".into(),
             release: "1".into(),

@@ -13,11 +13,11 @@ pub const TRIAL_AFTER: u64 = 5;
 /// What the block on the console begins with; tests and monitoring look for it.
 pub const MARK: &str = "ashlar: cannot start: ";
 
-/// The block for `error`.
-pub fn block(error: &Error) -> String {
+/// The block for `error`; the machine starts again after `seconds`.
+pub fn block(error: &Error, seconds: u64) -> String {
     let rule = "=".repeat(72);
     format!(
-        "\n{rule}\n{MARK}{error}\n  What to do: {}.\n  The machine starts again in {REBOOT_AFTER} seconds.\n{rule}\n",
+        "\n{rule}\n{MARK}{error}\n  What to do: {}.\n  The machine starts again in {seconds} seconds.\n{rule}\n",
         error.advice()
     )
 }
@@ -26,7 +26,7 @@ pub fn block(error: &Error) -> String {
 pub fn stop(error: &Error) -> ! {
     console::keep(format_args!("cannot start: {error}"));
     let wait = if trial::note_start_failure(&error.to_string()) { TRIAL_AFTER } else { REBOOT_AFTER };
-    console::announce(&block(error));
+    console::announce(&block(error, wait));
     // What was started must not go on in a machine that has failed.
     cgroup::kill_payload();
     rustix::fs::sync();
@@ -56,9 +56,9 @@ mod tests {
 
     #[test]
     fn the_block_says_what_and_what_to_do() {
-        let text = block(&Error::NoTpm { path: "/dev/tpmrm0", seconds: 30 });
+        let text = block(&Error::NoTpm { path: "/dev/tpmrm0", seconds: 30 }, REBOOT_AFTER);
         assert!(text.contains("\nashlar: cannot start: there is no TPM 2.0"), "{text}");
         assert!(text.contains("What to do: switch the TPM"), "{text}");
-        assert!(text.contains("30 seconds"), "{text}");
+        assert!(text.contains("starts again in 30 seconds"), "{text}");
     }
 }

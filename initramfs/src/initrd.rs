@@ -8,7 +8,7 @@ use crate::guid::Guid;
 use crate::measure::Phase;
 use crate::mounts::{self, BASE, FIRMWARE};
 use crate::uevent::Uevents;
-use crate::{console, dm, efi, measure, modules, slot, state, switch, verity};
+use crate::{console, dm, efi, measure, modules, slot, state, switch, trial, verity};
 use ashlar_image::cmdline::VerityRoot;
 use ashlar_image::layout::{PARTITIONS, Role};
 use ashlar_image::manifest::{INIT_PATH, MANIFEST_PATH, Manifest};
@@ -50,15 +50,16 @@ pub fn run() -> Result<Infallible, Error> {
 
     let uevents = Uevents::open().map_err(Error::io("listen for", "device events"))?;
     modules::load_all()?;
-    let mut measurer = measure::open(&uevents)?;
-    measurer.phase(Phase::EnterInitrd)?;
-
     let [securityfs, efivarfs] = FIRMWARE;
     securityfs.mount()?;
     // Without UEFI the folder is missing; then the variable below is missing too, and that is the reason to tell.
     if Path::new(efi::MOUNT).exists() {
         efivarfs.mount()?;
     }
+    let trial = trial::guard();
+    let mut measurer = measure::open(&uevents)?;
+    measurer.phase(Phase::EnterInitrd)?;
+
     let boot = find_disk(efi::loader_partition()?, &uevents)?;
     console::info(format_args!("started from {} on the disk {}", boot.esp.label, boot.disk.name));
     let found = find_root(&boot, &root, &uevents)?;
@@ -73,6 +74,7 @@ pub fn run() -> Result<Infallible, Error> {
         secure_boot: efi::secure_boot(),
         security_version: manifest.security_version,
         owner: &owner,
+        asks: !trial,
     };
     let state = state::open(&start, &mut measurer)?;
 

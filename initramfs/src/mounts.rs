@@ -38,7 +38,7 @@ pub const BASE: [Mount; 4] = [
     Mount { kind: "tmpfs", target: "/run", flags: DATA, options: c"mode=0755,size=20%" },
 ];
 
-/// Below `/sys`, after the modules are loaded: efivarfs is one of them.
+/// Below `/sys`, after the modules are loaded: efivarfs is one of them. In the root, [`lock_variables`] makes it read only.
 pub const FIRMWARE: [Mount; 2] = [
     Mount { kind: "securityfs", target: "/sys/kernel/security", flags: DATA, options: c"" },
     Mount { kind: "efivarfs", target: crate::efi::MOUNT, flags: DATA, options: c"" },
@@ -124,6 +124,26 @@ fn link_to(link: &str, target: &str) -> Result<(), Error> {
     }
 }
 
+/// Makes the firmware's variables read only where the caller sees them, or writable.
+pub fn lock_variables(read_only: bool) -> io::Result<()> {
+    let flags = DATA | MountFlags::BIND | if read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    Ok(rustix::mount::mount_remount(crate::efi::MOUNT, flags, c"")?)
+}
+
+/// Does `change` while the firmware's variables can be written to.
+pub fn with_variables<T>(change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let is_locked = rustix::fs::statvfs(crate::efi::MOUNT)
+        .is_ok_and(|status| status.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    if is_locked {
+        lock_variables(false)?;
+    }
+    let result = change();
+    if is_locked {
+        lock_variables(true)?;
+    }
+    result
+}
+
 /// Whether something is mounted on `path`: another device than its parent's.
 pub fn is_mounted(path: &Path) -> bool {
     let device = |path: &Path| rustix::fs::stat(path).map(|status| status.st_dev).ok();
@@ -146,7 +166,10 @@ mod tests {
                 (MountFlags::NOEXEC, "noexec"),
                 (MountFlags::RDONLY, "ro"),
             ];
-            let flags = flags.into_iter().filter(|(flag, _)| mount.flags.contains(*flag));
+            // The root's init locks it.
+            let locked = mount.target == crate::efi::MOUNT;
+            let of = if locked { mount.flags | MountFlags::RDONLY } else { mount.flags };
+            let flags = flags.into_iter().filter(move |(flag, _)| of.contains(*flag));
             let own = mount.options.to_str().unwrap().split(',').map(str::to_owned);
             flags.map(|(_, name)| name.to_owned()).chain(own).collect()
         };

@@ -56,6 +56,11 @@ pub fn run() -> Result<Infallible, Error> {
     for mount in ROOT {
         mount.mount()?;
     }
+    if mounts::is_mounted(Path::new(crate::efi::MOUNT))
+        && let Err(error) = mounts::lock_variables(true)
+    {
+        console::error(format_args!("the firmware's variables stay writable: {error}"));
+    }
     mounts::link_standard_files()?;
     volume::mount(&boot.state)?;
     mounts::populate_var()?;
@@ -98,7 +103,12 @@ pub fn run() -> Result<Infallible, Error> {
         configuration.config().map_or_else(Watchdog::default, |config| config.watchdog.clone()).timeout;
     let care = Care::new(&manifest, expectations, timeout, &mut measurer, &mut journal);
     manifest.services.insert(builtin::CONTROL.to_owned(), builtin::control(configuration.config())?);
-    manifest.services.insert(builtin::UPDATE.to_owned(), builtin::update()?);
+    match builtin::update(Path::new(builtin::UPDATE_PATH))? {
+        Some(engine) => {
+            manifest.services.insert(builtin::UPDATE.to_owned(), engine);
+        }
+        None => console::info("this image has no update engine"),
+    }
     let limit =
         configuration.config().map_or(trial::LIMIT, |config| trial::limit(config.update.trial_deadline));
     let trial = trial::Trials::begin(now().saturating_add(limit));

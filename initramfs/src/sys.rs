@@ -210,3 +210,11 @@ pub fn set_rtc(rtc: &File, seconds: i64) -> io::Result<()> {
     check(unsafe { libc::ioctl(rtc.as_raw_fd(), libc::Ioctl::from(SET_TIME), time.as_ptr()) })?;
     Ok(())
 }
+
+/// Gives the calling process mounts of its own: what it changes of them is seen by nobody else. It must have one thread.
+pub fn own_mounts() -> io::Result<()> {
+    // SAFETY: the descriptors stay shared with nobody: of what can be unshared, only mounts are.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }?;
+    let flags = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+    Ok(rustix::mount::mount_change(c"/", flags)?)
+}

@@ -2,10 +2,11 @@
 //! next start is the old slot again. So a trial needs nothing but a restart to be undone, and this only sees to it that one
 //! comes, and that the reason survives it.
 
-use crate::console;
-use crate::efi;
+use crate::boot::read_json;
+use crate::{console, efi, mounts, switch, watchdog};
 use ashlar_image::control::{MAX_TRIAL_VARIABLE, TRIAL_VARIABLE, Trial, TrialFailure};
 use ashlar_image::machine::Seconds;
+use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use rustix::fs::{IFlags, ioctl_setflags};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,6 +17,11 @@ use std::time::Duration;
 pub const LIMIT: Duration = Duration::from_secs(600);
 /// What the engine gets beyond the configured deadline, to say itself what failed.
 const GRACE: Duration = Duration::from_secs(60);
+/// The first stage must be over after so long: it waits for a TPM, disks and partitions, 30 seconds each at most.
+const FIRST_STAGE: Duration = Duration::from_secs(180);
+/// What makes the kernel restart when it dies, whatever the command line says: after five seconds, and of an oops as well.
+const PANICS: [(&str, &str); 2] =
+    [("/proc/sys/kernel/panic", "5\n"), ("/proc/sys/kernel/panic_on_oops", "1\n")];
 /// Names of our boot entries.
 const ENTRIES: [&str; 2] = ["Ashlar A", "Ashlar B"];
 /// Most entries of `BootOrder` that are looked at.
@@ -59,7 +65,8 @@ fn variable(name: &str) -> PathBuf {
     Path::new(efi::MOUNT).join(name)
 }
 
-fn now_is_trial() -> bool {
+/// Whether the firmware would start another release than the one that runs the next time, as its variables are now.
+pub fn now_is_trial() -> bool {
     is_trial(|name| fs::read(variable(&format!("{name}-8be4df61-93ca-11d2-aa0d-00e098032b8c"))).ok())
 }
 
@@ -107,17 +114,52 @@ fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Sees to it in the first stage that this boot ends if it hangs or its kernel dies. Tells whether it is a trial.
+pub fn guard() -> bool {
+    if !now_is_trial() {
+        return false;
+    }
+    console::info("this is the trial of a release: it ends if it hangs");
+    for (path, value) in PANICS {
+        if let Err(error) = fs::write(path, value) {
+            console::warning(format_args!("a kernel that dies may not restart: {path}: {error}"));
+        }
+    }
+    match watchdog::arm(FIRST_STAGE) {
+        Ok(Some(watchdog)) => console::info(format_args!("watchdog until the root runs: {watchdog}")),
+        Ok(None) => console::warning("there is no watchdog: a trial that hangs here stays so"),
+        Err(error) => console::warning(format_args!("cannot start the watchdog: {error}")),
+    }
+    true
+}
+
+/// The release that runs, as far as it is known: in the first stage, once its root is mounted.
+fn version() -> String {
+    [MANIFEST_PATH.to_owned(), format!("{}{MANIFEST_PATH}", switch::SYSROOT)]
+        .iter()
+        .find_map(|path| read_json::<Manifest>(Path::new(path)).ok())
+        .map(|manifest| manifest.image_version)
+        .unwrap_or_default()
+}
+
 fn note(failure: &TrialFailure) {
-    if let Err(error) = write(&variable(TRIAL_VARIABLE), &encode(failure)) {
+    let bytes = encode(failure);
+    if let Err(error) = mounts::with_variables(|| write(&variable(TRIAL_VARIABLE), &bytes)) {
         console::warning(format_args!("the reason cannot be left in an EFI variable: {error}"));
     }
 }
 
 /// Leaves the reason why init has failed, if this boot is a trial; tells whether it is one.
 pub fn note_start_failure(reason: &str) -> bool {
+    let folder = Path::new(efi::MOUNT);
+    if folder.exists() && !mounts::is_mounted(folder) {
+        // The first stage may fail before it comes to that.
+        let [_, variables] = mounts::FIRMWARE;
+        let _ = variables.mount();
+    }
     let trial = now_is_trial();
     if trial {
-        note(&TrialFailure { version: String::new(), check: "start".into(), reason: reason.to_owned() });
+        note(&TrialFailure { version: version(), check: "start".into(), reason: reason.to_owned() });
     }
     trial
 }
@@ -145,7 +187,9 @@ impl Trials {
                 before.version, before.check, before.reason
             ));
         }
-        if let Err(error) = remove(&path) {
+        if path.exists()
+            && let Err(error) = mounts::with_variables(|| remove(&path))
+        {
             console::warning(format_args!("the EFI variable {TRIAL_VARIABLE} cannot be removed: {error}"));
         }
         Self { deadline: None, before }
@@ -166,9 +210,12 @@ impl Trials {
         self.deadline.unwrap_or(Duration::MAX)
     }
 
-    /// For the status.
-    pub fn state(&self, now: Duration) -> Option<Trial> {
-        self.deadline.map(|deadline| Trial { seconds_left: deadline.saturating_sub(now).as_secs() })
+    /// For the status; `waits_for` gives what PID 1 waits for.
+    pub fn state(&self, now: Duration, waits_for: impl FnOnce() -> Vec<String>) -> Option<Trial> {
+        self.deadline.map(|deadline| Trial {
+            seconds_left: deadline.saturating_sub(now).as_secs(),
+            waits_for: waits_for(),
+        })
     }
 
     /// Why the trial before this boot has failed.
@@ -247,6 +294,20 @@ mod tests {
         assert_eq!(decode(&[7, 0, 0, 0, b'{']), None);
         assert_eq!(decode(&[]), None);
         assert_eq!(decode(&vec![b' '; 5000]), None);
+    }
+
+    #[test]
+    fn a_trial_ends_by_its_deadline_or_its_commit() {
+        let at = Duration::from_secs;
+        let mut trial = Trials { deadline: Some(at(300)), before: None };
+        assert!(trial.is_trial() && !trial.is_over(at(299)) && trial.is_over(at(300)));
+        assert_eq!(trial.deadline(), at(300));
+        let state = trial.state(at(100), || vec!["web".into()]).unwrap();
+        assert_eq!((state.seconds_left, state.waits_for), (200, vec!["web".to_owned()]));
+        trial.succeed();
+        assert!(!trial.is_trial() && !trial.is_over(at(9999)));
+        assert_eq!((trial.deadline(), trial.state(at(0), Vec::new)), (Duration::MAX, None));
+        assert_eq!(limit(Seconds(300)), at(360));
     }
 
     #[test]

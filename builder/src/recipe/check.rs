@@ -5,7 +5,7 @@ use super::{Compression, Ready, Recipe, nearest};
 use ashlar_image::capability;
 use ashlar_image::layout::MIB;
 use ashlar_image::manifest::{
-    ContainerNetwork, MAX_NAME, MAX_START_COUNT, RESERVED_NAMES, SystemCalls, circle,
+    ContainerNetwork, MAX_NAME, MAX_START_COUNT, RESERVED_NAMES, Restart, Start, SystemCalls, circle,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -231,14 +231,28 @@ impl Recipe {
                 return bad(unknown, message);
             }
         }
-        for container in self.containers.iter().filter(|container| container.debug) {
+        for container in &self.containers {
+            let why = match (container.debug, container.start) {
+                (true, Start::OnRequest) => {
+                    let message =
+                        format!("`{}` is either for debugging or started on request", container.name);
+                    return bad(&container.name, message);
+                }
+                (true, Start::Boot) => "which is for debugging and not started",
+                (false, Start::OnRequest) => "which is only started on request",
+                (false, Start::Boot) => continue,
+            };
+            if container.start == Start::OnRequest && container.restart == Restart::OnFailure {
+                let message = format!(
+                    "`{}` is started on request, each time once: `restart` is not for it",
+                    container.name
+                );
+                return bad(&container.name, message);
+            }
             if let Some((name, _)) =
                 dependencies.iter().find(|(_, needs)| needs.contains(&container.name.as_str()))
             {
-                let message = format!(
-                    "`{name}` waits for `{}`, which is for debugging and not started",
-                    container.name
-                );
+                let message = format!("`{name}` waits for `{}`, {why}", container.name);
                 return bad(name, message);
             }
         }

@@ -1,7 +1,7 @@
 //! `[[container]]` and `[service.NAME]`
 
 use super::{ByteSize, File, HostPath, Source};
-use ashlar_image::manifest::{self, ContainerNetwork, Restart, Supervision, SystemCalls};
+use ashlar_image::manifest::{self, ContainerNetwork, Restart, Start, Supervision, SystemCalls};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,7 +52,12 @@ pub struct Container {
     pub pids: Option<u32>,
     /// Limit of open files of each process.
     pub open_files: Option<u32>,
-    /// When it is started again: `always` (the default), `on-failure` or `never`.
+    /// When it is started: `boot` (the default: with the machine), or `on-request`: only when somebody asks for it, each
+    /// time once, as hooks of updates and checks of new releases are.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub start: Start,
+    /// When it is started again: `always` (the default), `on-failure` or `never`; one that is started on request never is.
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub restart: Restart,
@@ -269,6 +274,7 @@ impl Service {
             capabilities: self.capabilities.clone(),
             new_privileges: self.new_privileges,
             system_calls: self.system_calls,
+            firmware_variables: false,
             restart: self.restart,
             memory_max: self.memory.map(|size| size.0),
             cpu_milli: cpu_milli(self.cpus),

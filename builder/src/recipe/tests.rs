@@ -124,6 +124,13 @@ fn what_services_cannot_need_is_refused_with_the_reason() {
     assert!(error(&twice).contains("a container has the same name"), "{}", error(&twice));
     let debug = format!("{}[service.b]\ncommand = [\"/x\"]\nafter = [\"web\"]\n", container("debug = true"));
     assert!(error(&debug).contains("which is for debugging"), "{}", error(&debug));
+    let hook = |keys: &str| container(&format!("start = \"on-request\"\n{keys}"));
+    let waits = format!("{}[service.b]\ncommand = [\"/x\"]\nrequires = [\"web\"]\n", hook(""));
+    assert!(error(&waits).contains("only started on request"), "{}", error(&waits));
+    assert!(error(&hook("debug = true")).contains("either for debugging or"));
+    assert!(error(&hook("restart = \"on-failure\"")).contains("each time once"));
+    let hook = Recipe::parse("image.toml", &hook("restart = \"never\"")).unwrap();
+    assert_eq!(hook.containers[0].start, ashlar_image::manifest::Start::OnRequest);
     assert!(Recipe::parse("image.toml", &container("debug = true\nready = { file = \"/run/up\" }")).is_ok());
 }
 

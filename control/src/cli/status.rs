@@ -107,6 +107,7 @@ mod tests {
             ready: true,
             problems: vec!["web: ended 5 times in a minute\nsee its log".into(), "\x1b[2J".into()],
             last_boot: Some("power cut or hang".into()),
+            last_boot_release: None,
             addresses: vec!["eth0 10.0.2.15/24".into()],
             time_server: None,
             trial: None,

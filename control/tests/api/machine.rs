@@ -55,6 +55,7 @@ pub fn status() -> Status {
         ready: true,
         problems: Vec::new(),
         last_boot: Some("in order".into()),
+        last_boot_release: None,
         addresses: vec!["eth0 10.0.2.15/24".into()],
         time_server: None,
         trial: None,

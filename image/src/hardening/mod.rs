@@ -232,7 +232,7 @@ const MOUNTS: &[(&str, &[&str], &[&str], bool)] = &[
     ("/proc", &["proc"], &["nosuid", "nodev", "noexec", "hidepid=invisible"], false),
     ("/sys", &["sysfs"], DATA, false),
     ("/sys/kernel/security", &["securityfs"], DATA, false),
-    ("/sys/firmware/efi/efivars", &["efivarfs"], &["nosuid", "nodev", "noexec"], true),
+    ("/sys/firmware/efi/efivars", &["efivarfs"], &["ro", "nosuid", "nodev", "noexec"], true),
     ("/sys/fs/cgroup", &["cgroup2"], DATA, false),
     ("/sys/fs/pstore", &["pstore"], DATA, true),
     ("/sys/fs/bpf", &["bpf"], DATA, true),

@@ -286,6 +286,7 @@ pub(super) mod tests {
             ready: true,
             problems: Vec::new(),
             last_boot: Some("in order: restarting".into()),
+            last_boot_release: None,
             addresses: vec!["eth0 10.0.2.15/24".into()],
             time_server: Some("10.0.2.2".into()),
             trial: None,

@@ -5,10 +5,8 @@ use crate::error::Error;
 use ashlar_image::machine::MachineConfig;
 use ashlar_image::manifest::{CONTROL_PATH, Service};
 
-use ashlar_image::update::UPDATE_PATH;
-
 pub use ashlar_image::manifest::CONTROL_SERVICE as CONTROL;
-pub use ashlar_image::update::UPDATE_SERVICE as UPDATE;
+pub use ashlar_image::update::{UPDATE_PATH, UPDATE_SERVICE as UPDATE};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -51,15 +49,20 @@ pub fn control(config: Option<&MachineConfig>) -> Result<Service, Error> {
     Ok(service)
 }
 
-/// The update engine. It reads the machine configuration itself, from PID 1. What it writes to are files of root: the
-/// partitions of the other slot, the firmware's variables and its own folder, so that it needs no capability either.
-pub fn update() -> Result<Service, Error> {
-    serde_json::from_value(serde_json::json!({
-        "command": [UPDATE_PATH, "serve"],
+/// The update engine, where the image has it. It reads the machine configuration itself, from PID 1. What it writes to are
+/// files of root: the partitions of the other slot, the firmware's variables and its own folder, so that it needs no
+/// capability either.
+pub fn update(program: &Path) -> Result<Option<Service>, Error> {
+    if !program.exists() {
+        return Ok(None);
+    }
+    let service = serde_json::from_value(serde_json::json!({
+        "command": [program, "serve"],
+        "firmware_variables": true,
         "memory_max": UPDATE_MEMORY,
         "pids_max": UPDATE_PIDS,
-    }))
-    .map_err(|source| Error::Json { path: UPDATE_PATH.into(), source })
+    }));
+    service.map(Some).map_err(|source| Error::Json { path: program.into(), source })
 }
 
 /// A certificate in PEM (RFC 7468, section 5).
@@ -83,6 +86,15 @@ mod tests {
         for config in [None, Some(&MachineConfig::empty(1))] {
             assert_eq!(control(config).unwrap().command, [CONTROL_PATH, "serve"]);
         }
+    }
+
+    #[test]
+    fn the_engine_runs_where_the_image_has_it() {
+        assert_eq!(update(Path::new("/nonexistent/engine")).unwrap(), None);
+        let service = update(Path::new("/bin/sh")).unwrap().unwrap();
+        assert_eq!(service.command, ["/bin/sh", "serve"]);
+        assert!(service.firmware_variables && service.capabilities.is_empty() && !service.new_privileges);
+        assert_eq!((service.memory_max, service.pids_max), (Some(UPDATE_MEMORY), Some(UPDATE_PIDS)));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub struct Care {
     page: Page,
     page_at: Duration,
     last_boot: Option<String>,
+    last_release: Option<String>,
     started: Duration,
 }
 
@@ -69,9 +70,11 @@ impl Care {
             console::warning(format_args!("cannot seed the random numbers: {error}"));
         }
         let reset = watchdog.as_ref().is_some_and(Watchdog::has_reset);
-        let last_boot = last_boot(manifest, reset, journal);
+        let (last_boot, last_release) = last_boot(manifest, reset, journal);
         if let Some(last) = &last_boot {
-            console::info(format_args!("the boot before: {last}"));
+            let other = last_release.as_deref().filter(|release| *release != manifest.image_version);
+            let of = other.map(|release| format!(" of release {release}")).unwrap_or_default();
+            console::info(format_args!("the boot before{of}: {last}"));
         }
         Self {
             hardening: Hardening::new(expectations),
@@ -79,6 +82,7 @@ impl Care {
             page: Page::open(),
             page_at: Duration::MAX,
             last_boot,
+            last_release,
             started,
         }
     }
@@ -128,6 +132,11 @@ impl Care {
         self.last_boot.as_deref()
     }
 
+    /// The release of the boot before, as far as it came to note it.
+    pub fn last_release(&self) -> Option<&str> {
+        self.last_release.as_deref()
+    }
+
     /// The watchdog, for people.
     pub fn watchdog(&self) -> Option<String> {
         self.watchdog.as_ref().map(Watchdog::describe)
@@ -155,8 +164,8 @@ impl Care {
     }
 }
 
-/// How the boot before ended, from what it left on the state volume and in the firmware's memory.
-fn last_boot(manifest: &Manifest, reset: bool, journal: &mut Journal) -> Option<String> {
+/// How the boot before ended and which release it was, from what it left on the state volume and in the firmware's memory.
+fn last_boot(manifest: &Manifest, reset: bool, journal: &mut Journal) -> (Option<String>, Option<String>) {
     let crash = pstore::collect(Path::new(pstore::FOLDER));
     for record in &crash.records {
         journal.line("kernel", CRASH, &format!("record of a crash ({}):", record.kind), now());
@@ -172,5 +181,5 @@ fn last_boot(manifest: &Manifest, reset: bool, journal: &mut Journal) -> Option<
     }
     let ending = boots::ending(&before, &crash.records, reset);
     crash.remove();
-    ending
+    (ending, boots::release(&before).map(str::to_owned))
 }

@@ -339,11 +339,27 @@ impl Machine {
         self.tell_ready(now)
     }
 
+    /// What must still be before the machine is ready, for people.
+    pub(super) fn waits_for(&self, now: Duration) -> Vec<String> {
+        if self.progress.ready {
+            return Vec::new();
+        }
+        let mut list: Vec<String> = self.supervisor.unsettled(now);
+        if self.network.is_waiting() {
+            list.push("addresses".into());
+        }
+        if list.is_empty() {
+            list.push("the hardening to be read back".into());
+        }
+        list
+    }
+
     /// A trial that nobody has committed in time has failed.
     fn run_out(&mut self, now: Duration) {
         let problems = self.problems(now);
         let (check, reason) = if !self.progress.ready {
-            ("start", format!("not everything has started in time: {}", problems.join("; ")))
+            let all: Vec<String> = self.waits_for(now).into_iter().chain(problems).collect();
+            ("start", format!("not ready in time: {}", all.join("; ")))
         } else if problems.is_empty() {
             ("update", "the update engine has not come to a result in time".into())
         } else {

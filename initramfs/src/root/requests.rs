@@ -6,13 +6,31 @@ use crate::configuration::Offered;
 use crate::console;
 use crate::etc;
 use crate::shutdown::Request as End;
-use crate::state;
+use crate::{state, trial};
 use ashlar_image::control::{Answer, Applied, Refusal, RefusalKind, Reply, Request};
 use ashlar_image::state::CONFIGURATION_PCR;
 use std::time::Duration;
 
 fn failed(error: impl std::fmt::Display, advice: &str) -> Refusal {
     Refusal { kind: RefusalKind::Failed, message: error.to_string(), advice: advice.into() }
+}
+
+/// Why a boot is not committed; none if it is good. `goes_back` tells whether the firmware would start the other release
+/// the next time: one that was committed then could not be left, and the other one not open the state volume.
+fn not_good(waits_for: &[String], problems: &[String], goes_back: bool) -> Option<Refusal> {
+    let (message, advice) = if !waits_for.is_empty() {
+        (format!("the machine is not ready: it waits for {}", waits_for.join(", ")), "ask again when it is")
+    } else if !problems.is_empty() {
+        (problems.join("\n"), "the boot is good only when the machine has no problem")
+    } else if goes_back {
+        (
+            "the firmware would start the other release the next time".to_owned(),
+            "put this release's entry first in `BootOrder`, then ask again",
+        )
+    } else {
+        return None;
+    };
+    Some(Refusal { kind: RefusalKind::Conflict, message, advice: advice.into() })
 }
 
 impl Machine {
@@ -35,6 +53,14 @@ impl Machine {
             Request::Configuration => Ok(Reply::Configuration(self.configuration.state())),
             Request::Configure { envelope, dry_run } => {
                 let offered = self.configuration.offer(&envelope)?;
+                let misfits = self.supervisor.misfits(Some(offered.config()));
+                if !misfits.is_empty() {
+                    return Err(Refusal {
+                        kind: RefusalKind::Invalid,
+                        message: misfits.join("\n"),
+                        advice: "correct it and sign it again; the one in force stays".into(),
+                    });
+                }
                 if dry_run {
                     return Ok(Reply::Applied(self.configuration.changes(&offered)));
                 }
@@ -54,14 +80,9 @@ impl Machine {
             }
             Request::Commit => {
                 let problems = self.problems(now);
-                if !self.progress.ready || !problems.is_empty() {
-                    let message = if self.progress.ready {
-                        problems.join("\n")
-                    } else {
-                        "the machine is not ready".into()
-                    };
-                    let advice = "the boot is good only when the machine is ready and has no problem".into();
-                    return Err(Refusal { kind: RefusalKind::Conflict, message, advice });
+                let goes_back = self.trial.is_trial() && trial::now_is_trial();
+                if let Some(refusal) = not_good(&self.waits_for(now), &problems, goes_back) {
+                    return Err(refusal);
                 }
                 self.commit().map_err(|error| failed(error, "look at the TPM in the firmware's set-up"))?;
                 self.trial.succeed();
@@ -125,5 +146,25 @@ impl Machine {
         }
         self.progress.forget_network();
         self.follow_network(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_good_boot_is_committed() {
+        let list = |items: &[&str]| items.iter().map(|item| (*item).to_owned()).collect::<Vec<String>>();
+        assert_eq!(not_good(&[], &[], false), None);
+        for (waits, problems, goes_back, message) in [
+            (list(&["web", "addresses"]), list(&[]), false, "not ready: it waits for web, addresses"),
+            (list(&[]), list(&["a", "b"]), false, "a\nb"),
+            (list(&[]), list(&[]), true, "would start the other release"),
+        ] {
+            let refusal = not_good(&waits, &problems, goes_back).unwrap();
+            assert_eq!(refusal.kind, RefusalKind::Conflict);
+            assert!(refusal.message.contains(message), "{refusal:?}");
+        }
     }
 }

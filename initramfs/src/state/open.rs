@@ -33,6 +33,9 @@ pub struct Start<'a> {
     pub security_version: u64,
     /// The owner.
     pub owner: &'a Owner,
+    /// Whether the consoles are asked for the recovery key when the TPM refuses. The trial of a release does not wait for
+    /// anybody: the old one opens the volume.
+    pub asks: bool,
 }
 
 /// The volume's key and the header that goes with it.
@@ -152,7 +155,7 @@ fn unlock<T: Transport>(
             tidy(start, signed, tpm, file, &mut header, chosen, &key)?;
             Ok(Unlocked { header, key, how: How::Tpm })
         }
-        Err(refusal) if refusal.recovery_key_helps() => {
+        Err(refusal) if start.asks && refusal.recovery_key_helps() => {
             let key = recover(&refusal, file, &header)?;
             // Where the machine is as the owner signed it, the TPM gets the key again.
             if choice::is_signed(&situation) && situation.same_owner {

@@ -4,7 +4,7 @@ use super::Supervisor;
 use super::command::{Kind, Overrides};
 use crate::console;
 use ashlar_image::control::{Refusal, RefusalKind, ServiceAction};
-use ashlar_image::machine::{Debug, MachineConfig};
+use ashlar_image::machine::{Debug, MachineConfig, nearest};
 use ashlar_image::manifest::Service;
 use rustix::time::ClockId;
 use std::time::Duration;
@@ -141,6 +141,8 @@ impl Supervisor {
             process.overrides = overrides;
             let title = process.title();
             match (process.allowed, allowed) {
+                // It starts when somebody asks for it.
+                (_, true) if process.kind.is_on_request() => {}
                 (false, true) => {
                     self.plan.start(index, now);
                     changes.push(format!("{title} is started"));
@@ -177,15 +179,19 @@ impl Supervisor {
         }
     }
 
-    /// What a machine configuration says of containers that the image does not have, or not for this.
-    fn misfits(&self, config: Option<&MachineConfig>) -> Vec<String> {
+    /// What a machine configuration says of containers that the image does not have, or not for this; one line each.
+    pub fn misfits(&self, config: Option<&MachineConfig>) -> Vec<String> {
         let Some(config) = config else { return Vec::new() };
         let find = |name: &str| {
             let process = self.processes.iter().find(|process| process.name == name)?;
             matches!(process.kind, Kind::Container(_)).then_some(process)
         };
         let unknown = |name: &str| {
-            format!("the machine configuration names the container `{name}`, which is not in the image")
+            let containers =
+                self.processes.iter().filter(|process| matches!(process.kind, Kind::Container(_)));
+            let like = nearest(name, containers.map(|process| process.name.as_str()));
+            let like = like.map(|like| format!("; did you mean `{like}`?")).unwrap_or_default();
+            format!("the machine configuration names the container `{name}`, which is not in the image{like}")
         };
         let mut misfits: Vec<String> = config
             .containers
@@ -193,6 +199,22 @@ impl Supervisor {
             .filter(|entry| find(&entry.name).is_none())
             .map(|entry| unknown(&entry.name))
             .collect();
+        let hooks = [("pre-reboot", &config.update.pre_reboot), ("post-boot", &config.update.post_boot)];
+        let hooks =
+            hooks.into_iter().filter_map(|(key, hook)| Some((key.to_owned(), &hook.as_ref()?.container)));
+        let checks = config.update.health.iter();
+        let checks =
+            checks.filter_map(|check| Some((format!("health {}", check.name), check.container.as_ref()?)));
+        for (key, name) in hooks.chain(checks) {
+            match find(name) {
+                None => misfits.push(unknown(name)),
+                Some(process) if !process.kind.is_on_request() => misfits.push(format!(
+                    "the machine configuration names `{name}` for updates ({key}), which is not a container that is \
+                     started on request"
+                )),
+                Some(_) => {}
+            }
+        }
         if let Some(debug) = &config.debug {
             match find(&debug.container) {
                 None => misfits.push(unknown(&debug.container)),

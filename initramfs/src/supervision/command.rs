@@ -4,7 +4,7 @@ use super::confine::Confinement;
 use crate::error::Error;
 use crate::oci::bundle::{self, Extras};
 use crate::{cgroup, mounts};
-use ashlar_image::manifest::{Container, Readiness, Restart, Service, Supervision};
+use ashlar_image::manifest::{Container, Readiness, Restart, Service, Start, Supervision};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -43,8 +43,14 @@ impl Kind {
     pub const fn restart(&self) -> Restart {
         match self {
             Self::Service(service) => service.restart,
+            Self::Container(_) if self.is_on_request() => Restart::Never,
             Self::Container(container) => container.restart,
         }
+    }
+
+    /// Whether it is started only when somebody asks for it, each time once.
+    pub const fn is_on_request(&self) -> bool {
+        matches!(self, Self::Container(container) if matches!(container.start, Start::OnRequest))
     }
 
     /// Whether only a machine configuration can start it, for a limited time.

@@ -1,6 +1,7 @@
 //! What a service may not do: set between fork and exec, in the child.
 
 use crate::error::Error;
+use crate::mounts;
 use crate::oci::bundle::FILES;
 use crate::oci::filter;
 use ashlar_image::capability;
@@ -27,6 +28,8 @@ struct Identity {
     groups: Vec<Gid>,
     capabilities: CapabilitySet,
     new_privileges: bool,
+    /// Whether it may write the firmware's variables.
+    variables: bool,
     filters: Vec<BpfProgram>,
 }
 
@@ -52,6 +55,7 @@ impl Confinement {
             groups: service.groups.iter().copied().map(Gid::from_raw).collect(),
             capabilities: CapabilitySet::from_bits_retain(capabilities),
             new_privileges: service.new_privileges,
+            variables: service.firmware_variables,
             filters,
         };
         let files = service.files_max.map_or(FILES, |limit| (limit.into(), limit.into()));
@@ -88,6 +92,11 @@ impl Identity {
     fn enter(&self) -> io::Result<()> {
         use rustix::thread as this;
         // First what needs the privileges that go.
+        if self.variables {
+            crate::sys::own_mounts()?;
+            // What is not mounted cannot be written to either, and it will say so itself.
+            let _ = mounts::lock_variables(false);
+        }
         for number in 0..u64::BITS {
             let one = CapabilitySet::from_bits_retain(1 << number);
             if self.capabilities.contains(one) {

@@ -75,7 +75,7 @@ impl Supervisor {
                 rules: Rules::new(process.kind.restart(), supervision),
                 after: supervision.after.clone(),
                 requires: supervision.requires.clone(),
-                enabled: process.allowed,
+                enabled: process.allowed && !process.kind.is_on_request(),
             }
         });
         let (plan, faults) = Plan::new(items.collect(), now);
@@ -215,6 +215,11 @@ impl Supervisor {
         now.saturating_sub(self.begun) >= SETTLE_DEADLINE || self.plan.has_settled(now)
     }
 
+    /// Names of what must still start before everything has settled.
+    pub fn unsettled(&self, now: Duration) -> Vec<String> {
+        self.plan.unsettled(now)
+    }
+
     /// All units, for reports.
     pub fn states(&self, now: Duration) -> Vec<ServiceState> {
         let mut problems = self.unit_problems(now).into_iter();
@@ -240,7 +245,14 @@ impl Supervisor {
     }
 
     fn unit_problems(&self, now: Duration) -> Vec<Option<String>> {
-        let own = self.plan.problems(now).into_iter();
+        // How something ends that was asked for is the business of who has asked; that it cannot be ended is not.
+        let is_asked = |index: usize| {
+            let on_request = self.processes.get(index).is_some_and(|process| process.kind.is_on_request());
+            on_request
+                && !self.plan.unit(index).is_some_and(|unit| matches!(unit.state, State::Stopping { .. }))
+        };
+        let own = self.plan.problems(now).into_iter().enumerate();
+        let own = own.map(|(index, problem)| problem.filter(|_| !is_asked(index)));
         let both = own.zip(&self.processes).map(|(own, process)| match (own, process.problem(now)) {
             (Some(own), Some(process)) => Some(format!("{own}; {process}")),
             (own, process) => own.or_else(|| process.map(str::to_owned)),

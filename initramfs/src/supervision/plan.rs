@@ -241,6 +241,17 @@ impl Plan {
     /// Whether the first start of everything is behind it. What waits for something that has settled without being
     /// ready has settled as well.
     pub fn has_settled(&self, now: Duration) -> bool {
+        self.settled(now).into_iter().all(|settled| settled)
+    }
+
+    /// Names of those whose first start is not behind them.
+    pub fn unsettled(&self, now: Duration) -> Vec<String> {
+        let settled = self.settled(now).into_iter();
+        let all = self.nodes.iter().zip(settled);
+        all.filter(|(_, settled)| !settled).map(|(node, _)| node.name.clone()).collect()
+    }
+
+    fn settled(&self, now: Duration) -> Vec<bool> {
         let mut settled = vec![false; self.nodes.len()];
         for index in &self.order {
             let Some(unit) = self.unit(*index) else { continue };
@@ -254,7 +265,7 @@ impl Plan {
                 *settled = this;
             }
         }
-        settled.into_iter().all(|settled| settled)
+        settled
     }
 
     /// What is wrong with each unit, for people; none if nothing is.
@@ -371,6 +382,7 @@ mod tests {
         assert_eq!(run(&mut plan, at(0)), [("db", Action::Start)]);
         assert_eq!(plan.deadline(), Some(at(60)), "only the time in which it must be ready");
         assert!(!plan.has_settled(at(9)));
+        assert_eq!(plan.unsettled(at(9)), ["db", "web", "log"]);
         assert_eq!(plan.event(0, Event::Ready, at(3)), None);
         assert_eq!(run(&mut plan, at(3)), [("web", Action::Start), ("log", Action::Start)]);
         assert!(!plan.has_settled(at(4)) && plan.has_settled(at(5)));

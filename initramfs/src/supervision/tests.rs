@@ -304,7 +304,8 @@ fn what_cannot_be_started_is_told() {
 
 fn containers() -> Supervisor {
     let text = r#"{"image_id":"a","image_version":"1","hostname":"a","build_time":0,"security_version":1,"containers":{
-        "web":{"command":["/a"]},"tools":{"command":["/a"],"debug":true}}}"#;
+        "web":{"command":["/a"]},"tools":{"command":["/a"],"debug":true},
+        "hook":{"command":["/a"],"start":"on-request"}}}"#;
     Supervisor::new(&serde_json::from_str(text).unwrap(), Duration::ZERO)
 }
 
@@ -355,6 +356,71 @@ fn a_machine_configuration_switches_containers() {
     assert!(
         supervisor.problems(now).iter().any(|problem| problem.contains("`gone`, which is not in the image"))
     );
+}
+
+#[test]
+fn what_is_started_on_request_starts_only_then() {
+    let mut supervisor = containers();
+    let mut journal = Journal::new(1 << 20);
+    let now = Duration::from_secs(5);
+    let index = supervisor.plan.find("hook").unwrap();
+    assert!(!wanted(&supervisor, "hook"));
+    supervisor.plan.stop(supervisor.plan.find("web").unwrap());
+    while let Some((_, action)) = supervisor.plan.next(now) {
+        assert_ne!(action, Action::Start);
+    }
+    assert!(supervisor.plan.has_settled(now), "nobody waits for it");
+    for entry in
+        [config("hook", false, None), config("hook", true, None), config("hook", true, Some(1 << 20))]
+    {
+        supervisor.apply(Some(&entry), now);
+        assert!(!wanted(&supervisor, "hook"));
+    }
+    for status in [3, 0] {
+        supervisor.control("hook", ServiceAction::Start, now).unwrap();
+        assert_eq!(supervisor.plan.next(now), Some((index, Action::Start)));
+        supervisor.event(index, Event::Ended(Exit::Status(status)), now, &mut journal);
+        assert_eq!(supervisor.plan.next(now + Duration::from_secs(600)), None, "once");
+        let state = supervisor.states(now).into_iter().find(|state| state.name == "hook").unwrap();
+        assert_eq!((state.phase, state.ended_well), (ServicePhase::Ended, Some(status == 0)));
+        assert_eq!(state.problem, None);
+        assert!(supervisor.problems(now).is_empty());
+        // Other limits are no reason to run it.
+        supervisor.apply(Some(&config("hook", true, Some(2 << 20))), now);
+        assert_eq!(supervisor.plan.next(now), None);
+        supervisor.apply(Some(&config("hook", true, Some(3 << 20))), now);
+    }
+    supervisor.apply(Some(&config("hook", false, None)), now);
+    assert!(supervisor.control("hook", ServiceAction::Start, now).is_err());
+}
+
+#[test]
+fn what_does_not_fit_the_image() {
+    let supervisor = containers();
+    assert!(supervisor.misfits(None).is_empty());
+    let misfits = supervisor.misfits(Some(&config("wep", true, None)));
+    assert!(misfits[0].contains("did you mean `web`?"), "{misfits:?}");
+    let mut config = MachineConfig::empty(1);
+    let hook = |name: &str| {
+        Some(ashlar_image::machine::Hook {
+            container: name.into(),
+            deadline: ashlar_image::machine::Seconds(9),
+        })
+    };
+    config.update.pre_reboot = hook("hook");
+    assert!(supervisor.misfits(Some(&config)).is_empty());
+    config.update.pre_reboot = hook("web");
+    config.update.post_boot = hook("none-such");
+    config.update.health.push(ashlar_image::machine::Health {
+        name: "own".into(),
+        http: None,
+        container: Some("tools".into()),
+        deadline: ashlar_image::machine::Seconds(9),
+    });
+    let misfits = supervisor.misfits(Some(&config));
+    assert_eq!(misfits.len(), 3, "{misfits:?}");
+    assert!(misfits[0].contains("(pre-reboot)") && misfits[1].contains("`none-such`"), "{misfits:?}");
+    assert!(misfits[2].contains("(health own)"), "{misfits:?}");
 }
 
 #[test]

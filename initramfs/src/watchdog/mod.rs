@@ -175,6 +175,14 @@ impl Watchdog {
     }
 }
 
+/// Starts the machine's best watchdog for `timeout` and leaves it: unless somebody opens it again before, it fires. Gives
+/// what it is, for people; none where there is none.
+pub fn arm(timeout: Duration) -> io::Result<Option<String>> {
+    // Closing the device does not stop it without the character that makes it an intention (`WDIOF_MAGICCLOSE`, which
+    // the drivers of all usual ones have).
+    Ok(Watchdog::open(timeout, Duration::ZERO)?.map(|watchdog| watchdog.describe()))
+}
+
 /// Sets the time in whole seconds; a device that cannot do it keeps its own. Gives what is in force.
 fn set_timeout(file: &File, timeout: Duration) -> io::Result<Duration> {
     let seconds = i32::try_from(timeout.as_secs().max(1)).unwrap_or(i32::MAX);
