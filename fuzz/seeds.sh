@@ -625,6 +625,18 @@ make_release_json() {
 END
 }
 
+make_channel_document() {
+    local hash
+    hash=$(printf '0123456789abcdef%.0s' 1 2 3 4)
+    seed stable <<END
+{"format":1,"name":"stable","image_id":"host","architecture":"x86-64","minimum_security_version":1,"max_version":"1.2",
+"collector":"https://example.org/report","x-owner":{"a":[1]},"releases":[
+{"version":"1.0","release":"$hash","security_version":1,"floor":true,"dead_end":"install anew"},
+{"version":"1.1~rc1","release":"$hash","security_version":1,"barrier":"new disk format","withdrawn":"slow"},
+{"version":"1.2","release":"$hash","security_version":2,"notes":"new","rollout":[{"start":1800000000,"duration":86400,"share":100000},{"start":1800086400,"share":900000}]}]}
+END
+}
+
 make_sbom() {
     printf '{"payloadType":"application/vnd.in-toto+json","payload":"e30=","signatures":[{"keyid":"k","sig":"c2lnbmF0dXJl"}]}' | chosen 00 envelope
     chosen 01 copyright <<'END'

@@ -30,6 +30,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     MachineConfig(#[from] crate::machine_config::MachineConfigError),
+    /// A channel cannot be made or changed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Channel(#[from] crate::channel::ChannelError),
     /// Two parts of the image claim one path, or a path cannot be stored.
     #[error("cannot compose the root: {0}")]
     #[diagnostic(help("take one of the two out with `remove` or choose another path"))]
@@ -336,6 +340,7 @@ impl BuildError {
             Self::Packages(_) | Self::Locked { .. } | Self::BadLock { .. } => exit::PACKAGES,
             Self::Lint { .. } => exit::FINDING,
             Self::MachineConfig(error) => error.exit_code(),
+            Self::Channel(error) => error.exit_code(),
             Self::Keys(_) | Self::OtherKeys { .. } | Self::Unsigned(_) | Self::Terminal(_) => exit::KEYS,
             Self::Qemu(_) | Self::Report { .. } | Self::NoAnswer { .. } | Self::Interrupted => exit::MACHINE,
             Self::OutputInTheWay(_)

@@ -3,6 +3,7 @@
 
 pub mod accounts;
 pub mod build;
+pub mod channel;
 pub mod cli;
 pub mod compose;
 pub mod error;

@@ -7,6 +7,8 @@ use crate::measure::Prediction;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The architecture that releases are built for, in systemd's words (systemd.unit(5), `ConditionArchitecture=`).
+pub const ARCHITECTURE: &str = "x86-64";
 /// Version of the format; raised when a reader of the old one would be misled.
 pub const FORMAT: u32 = 1;
 
@@ -93,7 +95,7 @@ pub struct Release {
     pub image_id: String,
     /// `IMAGE_VERSION`.
     pub image_version: String,
-    /// Architecture, as channels name it: `x86-64`; none in releases of older builders.
+    /// The architecture: [`ARCHITECTURE`]. None in releases that were built before there was this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
     /// Number that never falls; a machine refuses releases below its floor.

@@ -1,14 +1,15 @@
-//! The Python packages that judge bills of materials and provenance in the tests, in a virtual environment of their own.
+//! The Python packages that judge bills of materials, provenance and channels in the tests, in a virtual environment of their own.
 
 use crate::run::{run, target};
 use std::path::Path;
 
-/// What is installed; a test of `ashlar-sbom` asks for these.
+/// What is installed; tests of `ashlar-sbom` and of `ashlar channel` ask for these.
 const PINNED: &[&str] = &[
     "spdx-tools==0.8.5",
     "cyclonedx-python-lib[json-validation]==11.12.0",
     "in-toto-attestation==0.9.3",
     "securesystemslib[crypto]==1.6.0",
+    "tuf==7.0.1",
 ];
 
 /// Written last, with the list: an environment without it, or with another list, is made anew.

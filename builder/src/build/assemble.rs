@@ -122,8 +122,7 @@ fn release(
         format: release::FORMAT,
         image_id: facts.image_id.clone(),
         image_version: facts.image_version.clone(),
-        // The only one that is built for so far.
-        architecture: Some("x86-64".into()),
+        architecture: Some(release::ARCHITECTURE.to_owned()),
         security_version: facts.security_version,
         build_time: facts.build_time,
         kernel: facts.kernel.clone(),

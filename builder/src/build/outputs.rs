@@ -1,8 +1,8 @@
-//! The forms in which a release can be taken away: disk images of hypervisors, the set for a network boot, the bundle for
-//! an update.
+//! The forms in which a release can be taken away: disk images of hypervisors, the set for a network boot. An update
+//! without a network takes a bundle of a signed channel: see [`crate::channel`].
 
 use super::assemble::UKI_FILE;
-use super::disk::{DISK_FILE, ESP_FILE};
+use super::disk::DISK_FILE;
 use super::parts::{ROOT_FILE, VERITY_FILE};
 use crate::error::BuildError;
 use crate::identity::Identity;
@@ -29,14 +29,12 @@ pub enum OutputKind {
     Vhdx,
     /// What a network boot serves: UKI, root, verity tree (netboot.tar)
     Netboot,
-    /// What an update without a network takes: the slot and its description (update.tar)
-    Update,
 }
 
 impl OutputKind {
     /// All that are files.
-    pub const FILES: [Self; 7] =
-        [Self::Raw, Self::Qcow2, Self::Vhd, Self::VhdFixed, Self::Vhdx, Self::Netboot, Self::Update];
+    pub const FILES: [Self; 6] =
+        [Self::Raw, Self::Qcow2, Self::Vhd, Self::VhdFixed, Self::Vhdx, Self::Netboot];
 
     /// Name of the file in a release's folder; none for what is always there.
     pub const fn file(self) -> Option<&'static str> {
@@ -48,7 +46,6 @@ impl OutputKind {
             Self::VhdFixed => Some("disk-fixed.vhd"),
             Self::Vhdx => Some("disk.vhdx"),
             Self::Netboot => Some("netboot.tar"),
-            Self::Update => Some("update.tar"),
         }
     }
 
@@ -63,7 +60,7 @@ impl OutputKind {
             Self::Vhd => Some(Format::VhdDynamic),
             Self::VhdFixed => Some(Format::VhdFixed),
             Self::Vhdx => Some(Format::Vhdx),
-            Self::Slot | Self::Raw | Self::Netboot | Self::Update => None,
+            Self::Slot | Self::Raw | Self::Netboot => None,
         }
     }
 
@@ -71,7 +68,6 @@ impl OutputKind {
     const fn members(self) -> &'static [&'static str] {
         match self {
             Self::Netboot => &[RELEASE_FILE, UKI_FILE, VERITY_FILE, ROOT_FILE],
-            Self::Update => &[RELEASE_FILE, ESP_FILE, VERITY_FILE, ROOT_FILE],
             _ => &[],
         }
     }

@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod channel;
 mod compare;
 mod generate;
 mod inspect;
@@ -28,7 +29,7 @@ pub struct Arguments {
 /// The exit codes for `--help`; they are those of [`crate::error::exit`].
 const EXIT_CODES: &str = "Exit codes: 0 done · 2 an argument, the recipe or an input file is wrong · 3 packages cannot be had · \
      4 keys are missing or wrong · 5 the result cannot be written · 6 a virtual machine failed, or measured \
-     something else than predicted · 7 the lint found an error, or two releases differ";
+     something else than predicted · 7 the lint or `channel check` found an error, or two releases differ";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -59,6 +60,9 @@ enum Command {
     /// Check, sign and show machine configurations, and put them on new disks
     #[command(subcommand)]
     Machine(machine::Machine),
+    /// Make and change update channels: a folder that any web server, bucket or USB stick can hold
+    #[command(subcommand)]
+    Channel(Box<channel::Channel>),
     /// Print the JSON schema of recipes or machine configurations, for editors
     Schema(Schema),
     /// Print shell completions
@@ -114,6 +118,7 @@ pub fn run() -> ExitCode {
         Command::Diff(diff) => diff.run(),
         Command::Schema(schema) => schema.run(),
         Command::Machine(machine) => machine.run(),
+        Command::Channel(channel) => channel.run(),
         Command::Sign(sign) => sign.run(),
         Command::Attach(attach) => attach.run(),
         Command::Cache(cache) => cache.run(),

@@ -262,6 +262,18 @@ impl Repository {
         &self.targets.signed
     }
 
+    /// Version of the snapshot that is published.
+    pub fn snapshot_version(&self) -> u64 {
+        self.snapshot.signed.version
+    }
+
+    /// Where a published target lies below [`TARGETS_FOLDER`].
+    pub fn target_file(&self, name: &str) -> Result<String, TufError> {
+        let target =
+            self.targets.signed.targets.get(name).ok_or_else(|| TufError::NoTarget(name.to_owned()))?;
+        target_path(true, name, target)
+    }
+
     /// Expiry of targets, snapshot and timestamp as published, in seconds since 1970.
     pub fn expiries(&self) -> [(Role, i64); 4] {
         [
