@@ -13,6 +13,7 @@ pub mod disk;
 pub mod folders;
 pub mod lab;
 pub mod machine;
+pub mod nginx;
 pub mod partition;
 pub mod programs;
 pub mod release;

@@ -1,0 +1,361 @@
+//! A machine through its updates: good ones, bad ones, and back.
+#![allow(clippy::unwrap_used)] // a test fails by it
+
+use ashlar_image::update::{HistoryEntry, UpdatePhase, UpdatePlan, UpdateStatus, WhyEntry};
+use ashlar_qemu::{DiskFormat, Forward, Machine, MachineConfig};
+use ashlar_tests::case::Case;
+use ashlar_tests::desk::Desk;
+use ashlar_tests::lab::API_PORT;
+use ashlar_tests::machine::{CONTAINER_PORT, UP, machine, ready};
+use ashlar_tests::nginx::Nginx;
+use ashlar_tests::partition::Partition;
+use ashlar_tests::programs::Run;
+use ashlar_tests::release::Built;
+use ashlar_tests::{built, skip, sparse, tools};
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long staging may take under emulation.
+const STAGED: Duration = Duration::from_secs(180);
+
+/// The releases of the test beside one another, and the channel that offers them.
+struct Channel {
+    case: Case,
+    repository: PathBuf,
+}
+
+impl Channel {
+    fn new(built: &Built) -> Self {
+        let case = Case::of(built);
+        let repository = case.path("repository");
+        let channel = Self { case, repository };
+        let _ = channel
+            .ashlar(&[
+                "channel",
+                "new",
+                "REPOSITORY",
+                "--image-id",
+                "container-host",
+                "--channel",
+                "stable",
+                "--keys",
+                "KEYS",
+            ])
+            .ok();
+        channel
+    }
+
+    fn ashlar(&self, arguments: &[&str]) -> Run {
+        let arguments: Vec<&str> = arguments
+            .iter()
+            .map(|argument| match *argument {
+                "REPOSITORY" => self.repository.to_str().unwrap(),
+                "KEYS" => self.case.keys.to_str().unwrap(),
+                other => other,
+            })
+            .collect();
+        Run::of(&mut self.case.ashlar(&arguments))
+    }
+
+    /// Builds a release of this version, with the recipe changed, and offers it.
+    fn release(&self, version: &str, changes: &[(&str, &str)]) -> PathBuf {
+        let recipe = std::fs::read_to_string(self.case.path("recipe.toml")).unwrap();
+        let mut text = recipe.replacen("version = \"1\"", &format!("version = \"{version}\""), 1);
+        for (old, new) in changes {
+            assert!(text.contains(old), "`{old}` is not in the recipe");
+            text = text.replacen(old, new, 1);
+        }
+        let name = format!("recipe-{version}.toml");
+        self.case.write(&name, text);
+        std::fs::copy(self.case.path("recipe.lock"), self.case.path(format!("recipe-{version}.lock")))
+            .unwrap();
+        let _ = self.ashlar(&["build", &name, "-o", version, "--keys", "KEYS"]).ok();
+        let out = self.case.path(version);
+        let _ = self
+            .ashlar(&[
+                "channel",
+                "add-release",
+                "REPOSITORY",
+                out.to_str().unwrap(),
+                "--channel",
+                "stable",
+                "--keys",
+                "KEYS",
+            ])
+            .ok();
+        out
+    }
+}
+
+/// A machine that is asked over the network, through all its starts.
+struct Lab {
+    desk: Desk,
+    config: MachineConfig,
+    fingerprint: String,
+}
+
+impl Lab {
+    fn start(&self) -> Running<'_> {
+        let machine = Machine::start(&self.config).unwrap();
+        let port = machine.forwards().iter().find(|forward| forward.guest == API_PORT).unwrap().host;
+        Running { lab: self, machine, node: format!("127.0.0.1:{port}") }
+    }
+
+    fn partition(&self, label: &str) -> Partition {
+        let stopped = ashlar_qemu::Stopped::open(self.config.folder.as_ref().unwrap()).unwrap();
+        Partition::of(&stopped.disk(0).unwrap(), label)
+    }
+}
+
+struct Running<'a> {
+    lab: &'a Lab,
+    machine: Machine,
+    node: String,
+}
+
+impl Running<'_> {
+    fn run(&self, arguments: &[&str]) -> Run {
+        let trust = [
+            "--node",
+            &self.node,
+            "--fingerprint",
+            &self.lab.fingerprint,
+            "--identity",
+            "admin.pem",
+            "--json",
+        ];
+        self.lab.desk.ctl(&[&trust[..], arguments].concat())
+    }
+
+    /// Asks until the machine answers.
+    fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> T {
+        let until = Instant::now() + UP;
+        loop {
+            let run = self.run(arguments);
+            if let Ok(answer) = serde_json::from_str(&run.stdout) {
+                return answer;
+            }
+            assert!(Instant::now() < until, "{run}\n{}", self.machine.console());
+            std::thread::sleep(Duration::from_millis(700));
+        }
+    }
+
+    fn status(&self) -> UpdateStatus {
+        self.ask(&["update", "status"])
+    }
+
+    /// Waits until the engine is in this phase.
+    fn until(&self, what: &str, limit: Duration, is: impl Fn(&UpdateStatus) -> bool) -> UpdateStatus {
+        let until = Instant::now() + limit;
+        loop {
+            let status = self.status();
+            if is(&status) {
+                return status;
+            }
+            assert!(Instant::now() < until, "{what}: {status:?}\n{}", self.machine.console());
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Waits until the release that runs was found good.
+    fn committed(&self, version: &str) {
+        let status = self.until("commit", UP, |status| status.phase == UpdatePhase::Idle);
+        assert_eq!(status.running, version, "{status:?}\n{}", self.machine.console());
+    }
+
+    /// Updates to a version and waits for the end of this start of the machine.
+    fn update_to(self, version: &str) {
+        let run = self.run(&["update", "apply", "--version", version, "--no-wait"]);
+        assert_eq!(run.code, Some(0), "{run}");
+        self.restarts();
+    }
+
+    fn restarts(self) {
+        let exit = self.machine.wait_exit(STAGED);
+        let exit = exit.unwrap_or_else(|error| panic!("{error}\n{}", self.machine.console()));
+        assert_eq!(exit.reason.as_deref(), Some("guest-reset"), "{exit}\n{}", self.machine.console());
+    }
+
+    fn switch_off(self) {
+        let _ = self.machine.power_down(UP).unwrap();
+    }
+}
+
+/// The trial of a release fails: the machine restarts by itself and comes up with the old one, which knows why.
+fn fails(lab: &Lab, version: &str, check: &str, words: &[&str]) {
+    let trial = Machine::start(&lab.config).unwrap();
+    let exit = trial.wait_exit(UP);
+    exit.unwrap_or_else(|error| panic!("{version} does not end: {error}\n{}", trial.console()));
+    drop(trial);
+    let running = lab.start();
+    let status = running
+        .until("start of the old release", UP, |status| status.running == "1.1" && !status.policy.is_empty());
+    let barred = status.barred.iter().find(|barred| barred.version == version);
+    let barred = barred
+        .unwrap_or_else(|| panic!("{version} is not barred: {status:?}\n{}", running.machine.console()));
+    assert_eq!(barred.check, check, "{barred:?}");
+    for word in words {
+        assert!(barred.reason.contains(word), "{word}: {barred:?}");
+    }
+    // It is not tried again, unless somebody insists.
+    let run = running.run(&["update", "stage", "--version", version]);
+    assert_eq!(run.code, Some(4), "{run}");
+    assert!(run.error_text().contains("failed on this machine"), "{run}");
+    let history: Vec<HistoryEntry> = running.ask(&["update", "history"]);
+    assert!(history.iter().any(|entry| entry.version == version && entry.what == "failed"), "{history:?}");
+    running.switch_off();
+}
+
+/// The slot of a machine that is off, beside the release that should be in it.
+fn holds(lab: &Lab, letter: char, release: &Path) {
+    for (part, file) in [("esp", "esp.img"), ("root", "root.erofs"), ("verity", "root.verity")] {
+        let wanted = std::fs::read(release.join(file)).unwrap();
+        let found = lab.partition(&format!("{part}-{letter}")).read(0, wanted.len());
+        assert!(found == wanted, "{part} of slot {letter} is not that of {}", release.display());
+    }
+}
+
+#[test]
+fn a_machine_goes_through_its_updates() {
+    if !ready() {
+        return;
+    }
+    if !Path::new("/usr/sbin/nginx").exists() {
+        skip("nginx is needed (package nginx-light)");
+        return;
+    }
+    let Some(built) = built() else { return };
+    let channel = Channel::new(built);
+    let begun = Instant::now();
+    let out = channel.release("1.0", &[]);
+    let good = channel.release("1.1", &[("Hello from a measured machine.", "Hello again.")]);
+    let _ =
+        channel.release("1.2", &[("lockdown=integrity panic=30", "rdinit=/none lockdown=integrity panic=3")]);
+    let _ = channel.release("1.4", &[("\"-p\", \"8080\"", "\"-p\", \"8081\"")]);
+    let _ = channel.release("1.5", &[("\"virtio_net\", ", "")]);
+    let corrupted = channel.release("1.6", &[("Hello from a measured machine.", "Hello once more.")]);
+    let last = channel.release("1.7", &[("Hello from a measured machine.", "Hello for the last time.")]);
+    println!("seven releases in {:.1} s", begun.elapsed().as_secs_f64());
+    let server = Nginx::serve(&channel.repository, &channel.case.path("nginx"));
+
+    let desk = Desk::new(built);
+    let ca = desk.certificates();
+    let key = std::fs::read_to_string(channel.case.keys.join("channel.pub")).unwrap();
+    let text = format!(
+        "serial = 1\n[control]\ntrust-roots = ['''\n{ca}''']\n[channel]\nurl = \"http://10.0.2.2:{}\"\nname = \"stable\"\n\
+         key = '''\n{key}'''\n[update]\ntrial-deadline = \"40s\"\n[[update.health]]\nname = \"web\"\n\
+         http = \"http://127.0.0.1:8080/\"\ndeadline = \"5s\"\n",
+        server.port
+    );
+    let seed = desk.sign("first", &text, &desk.keys);
+    let disk = desk.path("disk.raw");
+    sparse::copy(&out.join("disk.raw"), &disk);
+    let _ = desk.ashlar(&["machine", "seed", disk.to_str().unwrap(), seed.to_str().unwrap()]).ok();
+    let config = MachineConfig {
+        folder: Some(desk.path("machine")),
+        disk_format: DiskFormat::Copy,
+        forwards: [CONTAINER_PORT, API_PORT].map(|guest| Forward { host: 0, guest }).into(),
+        ..machine(built, &disk)
+    };
+    let mut lab = Lab { desk, config, fingerprint: String::new() };
+
+    // 1.0 runs and says what it would do.
+    let running = lab.start();
+    let shown = lab.desk.fingerprint(&running.node);
+    drop(running);
+    lab.fingerprint = format!("sha256:{shown}");
+    let running = lab.start();
+    running.committed("1.0");
+    let plan: UpdatePlan = running.ask(&["update", "plan", "--version", "1.1"]);
+    assert_eq!(
+        (plan.version.as_str(), plan.slot.as_str(), &plan.obstacles),
+        ("1.1", "b", &Vec::new()),
+        "{plan:?}"
+    );
+    let root = plan.parts.iter().find(|part| part.part == "root").unwrap();
+    let whole = std::fs::metadata(good.join("root.erofs")).unwrap().len();
+    assert!(root.bytes < whole / 10, "one file has changed: {} of {whole} bytes are fetched", root.bytes);
+    assert!(plan.checks.iter().any(|check| check == "health web"), "{plan:?}");
+    running.update_to("1.1");
+    assert!(server.requests().contains("206"), "ranges were fetched");
+    holds(&lab, 'b', &good);
+    let copy = |part: &str, file: &str| {
+        let length = usize::try_from(std::fs::metadata(good.join(file)).unwrap().len()).unwrap();
+        let path = lab.desk.path(part);
+        std::fs::write(&path, lab.partition(&format!("{part}-b")).read(0, length)).unwrap();
+        path
+    };
+    let (tree, hashes) = (copy("root", "root.erofs"), copy("verity", "root.verity"));
+    let release: ashlar_image::release::Release =
+        serde_json::from_slice(&std::fs::read(good.join("release.json")).unwrap()).unwrap();
+    if let Some(mut verify) = tools::judge("veritysetup", "cryptsetup-bin") {
+        verify.arg("verify").args([&tree, &hashes]).arg(release.root_hash.to_string());
+        let _ = Run::of(&mut verify).ok();
+    }
+
+    // 1.1 is found good.
+    let running = lab.start();
+    running.committed("1.1");
+    let history: Vec<HistoryEntry> = running.ask(&["update", "history"]);
+    let done: Vec<(&str, &str)> =
+        history.iter().map(|entry| (entry.version.as_str(), entry.what.as_str())).collect();
+    assert_eq!(done, [("1.1", "staged"), ("1.1", "started"), ("1.1", "committed")]);
+    let whys: Vec<WhyEntry> = running.ask(&["update", "why"]);
+    assert!(whys.iter().any(|why| why.decision == "release 1.1 is good and stays"), "{whys:?}");
+
+    // A kernel that panics.
+    running.update_to("1.2");
+    fails(&lab, "1.2", "start", &["kernel"]);
+    // A container that does not answer.
+    let running = lab.start();
+    running.committed("1.1");
+    running.update_to("1.4");
+    fails(&lab, "1.4", "health web", &["does not answer"]);
+    // No network.
+    let running = lab.start();
+    running.committed("1.1");
+    running.update_to("1.5");
+    fails(&lab, "1.5", "network", &["no address"]);
+
+    // Bytes that the disk changes after they were read back.
+    let running = lab.start();
+    running.committed("1.1");
+    let run = running.run(&["update", "stage", "--version", "1.6", "--no-wait"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    let staged = running.until("staging", STAGED, |status| status.phase == UpdatePhase::Staged);
+    assert_eq!(staged.target.as_deref(), Some("1.6"));
+    running.switch_off();
+    holds(&lab, 'a', &corrupted);
+    let root = lab.partition("root-a");
+    let mut block = root.read(8192, 4096);
+    block[100] ^= 0xff;
+    root.write(8192, &block);
+    // The superblock of the file system, so that nothing depends on what is read.
+    let mut block = root.read(0, 4096);
+    block[1024] ^= 0xff;
+    root.write(0, &block);
+    fails(&lab, "1.6", "start", &[]);
+
+    // A good one, then back by hand, and forth again.
+    let running = lab.start();
+    running.committed("1.1");
+    running.update_to("1.7");
+    holds(&lab, 'a', &last);
+    let running = lab.start();
+    running.committed("1.7");
+    let run = running.run(&["update", "rollback"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    running.restarts();
+    let running = lab.start();
+    running.committed("1.1");
+    let barred = running.status().barred;
+    assert!(barred.iter().any(|barred| barred.version == "1.7" && barred.check == "rollback"), "{barred:?}");
+    let run = running.run(&["update", "unbar", "1.7"]);
+    assert_eq!(run.code, Some(0), "{run}");
+    running.update_to("1.7");
+    let running = lab.start();
+    running.committed("1.7");
+    running.switch_off();
+    println!("all of it in {:.0} s", begun.elapsed().as_secs_f64());
+}
