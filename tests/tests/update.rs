@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)] // a test fails by it
 
 use ashlar_image::update::{HistoryEntry, UpdatePhase, UpdatePlan, UpdateStatus, WhyEntry};
-use ashlar_qemu::{DiskFormat, Forward, Machine, MachineConfig};
+use ashlar_qemu::{DiskFormat, Forward, Machine, MachineConfig, Network};
 use ashlar_tests::case::Case;
 use ashlar_tests::desk::Desk;
 use ashlar_tests::lab::API_PORT;
@@ -14,10 +14,36 @@ use ashlar_tests::release::Built;
 use ashlar_tests::{built, skip, sparse, tools};
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long staging may take under emulation.
 const STAGED: Duration = Duration::from_secs(180);
+
+/// Stops PID 1, as a debugger does, and leaves it so.
+const HANG: &str = r#"
+unsafe extern "C" {
+    fn ptrace(request: i64, pid: i64, address: usize, data: usize) -> i64;
+}
+fn main() {
+    // PTRACE_ATTACH
+    let result = unsafe { ptrace(16, 1, 0, 0) };
+    println!("attached to PID 1: {result}");
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    }
+}
+"#;
+
+/// A static program that makes the machine hang.
+fn hanging_program(case: &Case) -> PathBuf {
+    let (source, program) = (case.write("hang.rs", HANG), case.path("hang"));
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static"]);
+    rustc.args(["--target", "x86_64-unknown-linux-gnu", "-o"]).arg(&program).arg(source);
+    let _ = Run::of(&mut rustc).ok();
+    program
+}
 
 /// The releases of the test beside one another, and the channel that offers them.
 struct Channel {
@@ -160,7 +186,8 @@ impl Running<'_> {
 
     /// Waits until the release that runs was found good.
     fn committed(&self, version: &str) {
-        let status = self.until("commit", UP, |status| status.phase == UpdatePhase::Idle);
+        let status = self
+            .until("commit", UP, |status| status.phase == UpdatePhase::Idle && !status.running.is_empty());
         assert_eq!(status.running, version, "{status:?}\n{}", self.machine.console());
     }
 
@@ -232,6 +259,13 @@ fn a_machine_goes_through_its_updates() {
     let good = channel.release("1.1", &[("Hello from a measured machine.", "Hello again.")]);
     let _ =
         channel.release("1.2", &[("lockdown=integrity panic=30", "rdinit=/none lockdown=integrity panic=3")]);
+    let hang = hanging_program(&channel.case);
+    let service = format!(
+        "[[file]]\npath = \"/usr/bin/hang\"\nsource = \"{}\"\nmode = \"0755\"\n[service.hang]\ncommand = [\"/usr/bin/hang\"]\n\
+         capabilities = [\"CAP_SYS_PTRACE\"]\nsystem-calls = \"all\"\n[[container]]\nname = \"hello\"",
+        hang.display()
+    );
+    let _ = channel.release("1.3", &[("[[container]]\nname = \"hello\"", &service)]);
     let _ = channel.release("1.4", &[("\"-p\", \"8080\"", "\"-p\", \"8081\"")]);
     let _ = channel.release("1.5", &[("\"virtio_net\", ", "")]);
     let corrupted = channel.release("1.6", &[("Hello from a measured machine.", "Hello once more.")]);
@@ -244,7 +278,7 @@ fn a_machine_goes_through_its_updates() {
     let key = std::fs::read_to_string(channel.case.keys.join("channel.pub")).unwrap();
     let text = format!(
         "serial = 1\n[control]\ntrust-roots = ['''\n{ca}''']\n[channel]\nurl = \"http://10.0.2.2:{}\"\nname = \"stable\"\n\
-         key = '''\n{key}'''\n[update]\ntrial-deadline = \"40s\"\n[[update.health]]\nname = \"web\"\n\
+         key = '''\n{key}'''\n[watchdog]\ntimeout = \"10s\"\n[update]\ntrial-deadline = \"40s\"\n[[update.health]]\nname = \"web\"\n\
          http = \"http://127.0.0.1:8080/\"\ndeadline = \"5s\"\n",
         server.port
     );
@@ -256,6 +290,8 @@ fn a_machine_goes_through_its_updates() {
         folder: Some(desk.path("machine")),
         disk_format: DiskFormat::Copy,
         forwards: [CONTAINER_PORT, API_PORT].map(|guest| Forward { host: 0, guest }).into(),
+        network: Network::Open,
+        watchdog: true,
         ..machine(built, &disk)
     };
     let mut lab = Lab { desk, config, fingerprint: String::new() };
@@ -307,6 +343,11 @@ fn a_machine_goes_through_its_updates() {
     // A kernel that panics.
     running.update_to("1.2");
     fails(&lab, "1.2", "start", &["kernel"]);
+    // PID 1 hangs: nothing but the watchdog ends that.
+    let running = lab.start();
+    running.committed("1.1");
+    running.update_to("1.3");
+    fails(&lab, "1.3", "watchdog", &["the watchdog started the machine again"]);
     // A container that does not answer.
     let running = lab.start();
     running.committed("1.1");

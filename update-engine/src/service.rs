@@ -33,11 +33,10 @@ pub fn serve() -> Result<(), UpdateError> {
     let (sender, orders) = sync_channel(MAX_ORDERS);
     let listener = listen(Path::new(UPDATE_SOCKET))?;
     let folder = PathBuf::from(UPDATE_FOLDER);
-    let seen = shared.clone();
-    let bundles = folder.clone();
-    std::thread::spawn(move || accept(&listener, &seen, &sender, &bundles));
     let pid1 = Arc::new(Socket::new(Path::new(INIT_SOCKET)));
-    let mut engine = Engine::new(Box::new(Real::find()?), pid1, &folder, shared, crate::now)?;
+    let mut engine = Engine::new(Box::new(Real::find()?), pid1, &folder, shared.clone(), crate::now)?;
+    // Who has asked meanwhile waits in the socket: before this there is nothing true to be said.
+    std::thread::spawn(move || accept(&listener, &shared, &sender, &folder));
     engine.run(&orders);
     Ok(())
 }
