@@ -13,6 +13,7 @@ use ashlar_tests::programs::Run;
 use ashlar_tests::release::Built;
 use ashlar_tests::{built, skip, sparse, tools};
 use serde::de::DeserializeOwned;
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -118,7 +119,7 @@ impl Channel {
 struct Lab {
     desk: Desk,
     config: MachineConfig,
-    fingerprint: String,
+    fingerprint: OnceCell<String>,
 }
 
 impl Lab {
@@ -146,7 +147,7 @@ impl Running<'_> {
             "--node",
             &self.node,
             "--fingerprint",
-            &self.lab.fingerprint,
+            self.lab.fingerprint.get().unwrap(),
             "--identity",
             "admin.pem",
             "--json",
@@ -210,7 +211,7 @@ impl Running<'_> {
 }
 
 /// The trial of a release fails: the machine restarts by itself and comes up with the old one, which knows why.
-fn fails(lab: &Lab, version: &str, check: &str, words: &[&str]) {
+fn fails<'a>(lab: &'a Lab, version: &str, check: &str, words: &[&str]) -> Running<'a> {
     let trial = Machine::start(&lab.config).unwrap();
     let exit = trial.wait_exit(UP);
     exit.unwrap_or_else(|error| panic!("{version} does not end: {error}\n{}", trial.console()));
@@ -231,7 +232,7 @@ fn fails(lab: &Lab, version: &str, check: &str, words: &[&str]) {
     assert!(run.error_text().contains("failed on this machine"), "{run}");
     let history: Vec<HistoryEntry> = running.ask(&["update", "history"]);
     assert!(history.iter().any(|entry| entry.version == version && entry.what == "failed"), "{history:?}");
-    running.switch_off();
+    running
 }
 
 /// The slot of a machine that is off, beside the release that should be in it.
@@ -294,14 +295,11 @@ fn a_machine_goes_through_its_updates() {
         watchdog: true,
         ..machine(built, &disk)
     };
-    let mut lab = Lab { desk, config, fingerprint: String::new() };
+    let lab = Lab { desk, config, fingerprint: OnceCell::new() };
 
     // 1.0 runs and says what it would do.
     let running = lab.start();
-    let shown = lab.desk.fingerprint(&running.node);
-    drop(running);
-    lab.fingerprint = format!("sha256:{shown}");
-    let running = lab.start();
+    lab.fingerprint.set(format!("sha256:{}", lab.desk.fingerprint(&running.node))).unwrap();
     running.committed("1.0");
     let plan: UpdatePlan = running.ask(&["update", "plan", "--version", "1.1"]);
     assert_eq!(
@@ -342,26 +340,18 @@ fn a_machine_goes_through_its_updates() {
 
     // A kernel that panics.
     running.update_to("1.2");
-    fails(&lab, "1.2", "start", &["kernel"]);
+    let running = fails(&lab, "1.2", "start", &["kernel"]);
     // PID 1 hangs: nothing but the watchdog ends that.
-    let running = lab.start();
-    running.committed("1.1");
     running.update_to("1.3");
-    fails(&lab, "1.3", "watchdog", &["the watchdog started the machine again"]);
+    let running = fails(&lab, "1.3", "watchdog", &["the watchdog started the machine again"]);
     // A container that does not answer.
-    let running = lab.start();
-    running.committed("1.1");
     running.update_to("1.4");
-    fails(&lab, "1.4", "health web", &["does not answer"]);
+    let running = fails(&lab, "1.4", "health web", &["does not answer"]);
     // No network.
-    let running = lab.start();
-    running.committed("1.1");
     running.update_to("1.5");
-    fails(&lab, "1.5", "network", &["no address"]);
+    let running = fails(&lab, "1.5", "network", &["no address"]);
 
     // Bytes that the disk changes after they were read back.
-    let running = lab.start();
-    running.committed("1.1");
     let run = running.run(&["update", "stage", "--version", "1.6", "--no-wait"]);
     assert_eq!(run.code, Some(0), "{run}");
     let staged = running.until("staging", STAGED, |status| status.phase == UpdatePhase::Staged);
@@ -376,11 +366,9 @@ fn a_machine_goes_through_its_updates() {
     let mut block = root.read(0, 4096);
     block[1024] ^= 0xff;
     root.write(0, &block);
-    fails(&lab, "1.6", "start", &[]);
+    let running = fails(&lab, "1.6", "start", &[]);
 
     // A good one, then back by hand, and forth again.
-    let running = lab.start();
-    running.committed("1.1");
     running.update_to("1.7");
     holds(&lab, 'a', &last);
     let running = lab.start();

@@ -318,14 +318,16 @@ impl Engine {
                 self.show();
                 return;
             }
-            Command::Stage(choice) => {
+            // What cannot be had is refused before it begins.
+            Command::Stage(choice) => self.wanted(&choice).and_then(|(opened, offer)| {
                 begun(self);
-                self.stage(&choice, true)
-            }
-            Command::Apply(choice) => {
+                self.stage_offer(opened, &offer, true, true)
+            }),
+            Command::Apply(choice) => self.wanted(&choice).and_then(|(opened, offer)| {
                 begun(self);
-                self.stage(&choice, false).and_then(|()| self.restart())
-            }
+                self.stage_offer(opened, &offer, true, false)?;
+                self.restart()
+            }),
             Command::Bundle(path, restart) => {
                 begun(self);
                 self.stage_bundle(&path, !restart)

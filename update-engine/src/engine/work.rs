@@ -153,7 +153,9 @@ impl Engine {
         Options { ignore_rollout: choice.now, version: choice.version.clone(), ignore_barred: choice.force }
     }
 
-    fn wanted(&mut self, choice: &Choice) -> Result<(Opened, Offer), UpdateError> {
+    /// Looks for what is chosen.
+    pub(super) fn wanted(&mut self, choice: &Choice) -> Result<(Opened, Offer), UpdateError> {
+        self.refuse_in_trial()?;
         let (opened, offer) = self.check(&Self::options(choice))?;
         let result = self.saved.last_result.clone().unwrap_or_default();
         offer.map(|offer| (opened, offer)).ok_or(UpdateError::Refused(result))
@@ -164,13 +166,6 @@ impl Engine {
             return Err(UpdateError::Refused("this boot is a trial: its checks are not over".into()));
         }
         Ok(())
-    }
-
-    /// Stages what is chosen; `arm` has the next restart start it.
-    pub(super) fn stage(&mut self, choice: &Choice, arm: bool) -> Result<(), UpdateError> {
-        self.refuse_in_trial()?;
-        let (opened, offer) = self.wanted(choice)?;
-        self.stage_offer(opened, &offer, true, arm)
     }
 
     /// Stages from an offline bundle.
@@ -201,7 +196,7 @@ impl Engine {
         Ok(Judges { databases, sealing })
     }
 
-    fn stage_offer(
+    pub(super) fn stage_offer(
         &mut self,
         mut opened: Opened,
         offer: &Offer,
@@ -404,7 +399,6 @@ impl Engine {
 
     /// What staging would do.
     pub(super) fn plan(&mut self, choice: &Choice) -> Result<UpdatePlan, UpdateError> {
-        self.refuse_in_trial()?;
         let (mut opened, offer) = self.wanted(choice)?;
         let status = self.pid1.status()?;
         let (release, _) = opened.release(&offer, status.rollback_floor.unwrap_or(0))?;
