@@ -39,6 +39,8 @@ pub struct Start<'a> {
     pub failure: Option<&'a TrialFailure>,
     /// How the boot before ended, for people.
     pub last_boot: Option<&'a str>,
+    /// Which release that was: the last one that came to the state volume.
+    pub last_release: Option<&'a str>,
     /// Whether the firmware still has its order to start the other slot.
     pub next_is_set: bool,
     /// Seconds since 1970.
@@ -55,7 +57,9 @@ pub fn boot(saved: &Saved, start: &Start<'_>) -> Boot {
         // It waits for its time, or the firmware has not come to it.
         return Boot::Plain;
     }
-    let (check, reason) = match (start.failure, start.last_boot) {
+    // What PID 1 says of the boot before is about the trial only if that came as far as the state volume.
+    let last = start.last_boot.filter(|_| start.last_release.is_none_or(|release| release == staged.version));
+    let (check, reason) = match (start.failure, last) {
         (Some(failure), _) => (failure.check.clone(), failure.reason.clone()),
         (None, Some(last)) if last.starts_with("panic") => ("kernel".into(), last.to_owned()),
         (None, Some(last)) if last.starts_with("hang") => ("watchdog".into(), last.to_owned()),
@@ -168,7 +172,7 @@ mod tests {
         failure: Option<&'a TrialFailure>,
         last: Option<&'a str>,
     ) -> Start<'a> {
-        Start { slot, trial, failure, last_boot: last, next_is_set: false, now: 5 }
+        Start { slot, trial, failure, last_boot: last, last_release: None, next_is_set: false, now: 5 }
     }
 
     fn failed(boot: Boot) -> (String, String) {
@@ -206,6 +210,15 @@ mod tests {
         ] {
             assert_eq!(failed(boot(&waiting, &start('a', false, None, last))).0, check);
         }
+    }
+
+    #[test]
+    fn the_end_of_another_boot_is_not_the_trials() {
+        let waiting = saved(Some(staged(true)));
+        let other = Start { last_release: Some("1.0"), ..start('a', false, None, Some("panic: BUG")) };
+        assert_eq!(failed(boot(&waiting, &other)).0, "start");
+        let same = Start { last_release: Some("1.1"), ..other };
+        assert_eq!(failed(boot(&waiting, &same)).0, "kernel");
     }
 
     fn automatic() -> Update {

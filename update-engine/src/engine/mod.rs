@@ -190,6 +190,7 @@ impl Engine {
             trial: status.trial.is_some(),
             failure: note,
             last_boot: status.last_boot.as_deref(),
+            last_release: status.last_boot_release.as_deref(),
             next_is_set: entries.next.is_some_and(|number| entries.slot_of(number).is_some()),
             now,
         };
