@@ -106,6 +106,12 @@ pub fn add_release(
     let verified = Verified::open(folder, progress)?;
     let release = &verified.release;
     belongs(&document, release)?;
+    if release.image_version.contains('^') {
+        // It becomes part of a path, is encoded in addresses, and would lie under another name than servers look for.
+        let reason = format!("`{}`: a published version has no `^`", release.image_version);
+        let error = ashlar_channel::DocumentError { key: "version".into(), reason };
+        return Err(ChannelError::Document(error).into());
+    }
     let mut offer = Offer {
         version: release.image_version.clone(),
         release: verified.digest(),

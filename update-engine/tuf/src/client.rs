@@ -333,7 +333,7 @@ pub(crate) fn target_path(consistent: bool, name: &str, target: &TargetFile) -> 
     let (folder, file) = name.rsplit_once('/').map_or(("", name), |(folder, file)| (folder, file));
     let mut path = String::new();
     for segment in folder.split('/').filter(|segment| !segment.is_empty()) {
-        path.push_str(&encode(segment));
+        path.push_str(&in_path(segment));
         path.push('/');
     }
     if consistent {
@@ -341,7 +341,7 @@ pub(crate) fn target_path(consistent: bool, name: &str, target: &TargetFile) -> 
         path.push_str(&hex::encode(hash));
         path.push('.');
     }
-    path.push_str(&encode(file));
+    path.push_str(&in_path(file));
     Ok(path)
 }
 
@@ -374,6 +374,12 @@ pub(crate) fn encode(name: &str) -> String {
         }
     }
     out
+}
+
+/// A segment of a target's path. `+` stays as it is (RFC 3986, section 3.3 allows it): web servers find files by the decoded
+/// name, other clients do not encode it, and versions have it.
+fn in_path(name: &str) -> String {
+    name.split('+').map(encode).collect::<Vec<_>>().join("+")
 }
 
 fn fetch(source: &dyn Source, path: &str, max: u64) -> Result<Vec<u8>, TufError> {
