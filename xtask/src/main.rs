@@ -3,6 +3,7 @@
 
 mod bench;
 mod build;
+mod conformance;
 mod debian;
 mod demo;
 mod fuzz;
@@ -38,6 +39,8 @@ enum Command {
     Bench(bench::Bench),
     /// Cut the power of a machine again and again, then look whether it and what it wrote is whole (as root)
     Torture(torture::Torture),
+    /// Build the client that the public TUF conformance suite drives, and run the suite where a checkout of it is given
+    Conformance(conformance::Conformance),
     /// Run a fuzz target, or all in turn
     Fuzz(fuzz::Fuzz),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Test => setup::packages().and_then(|()| test::test()),
         Command::Bench(bench) => setup::packages().and_then(|()| bench.run()),
         Command::Torture(torture) => setup::packages().and_then(|()| torture.run()),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Fuzz(fuzz) => fuzz.run(),
     };
     match result {
