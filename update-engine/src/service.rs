@@ -5,6 +5,7 @@ use crate::error::UpdateError;
 use crate::hardware::Real;
 use crate::pid1::Socket;
 use ashlar_image::control::{INIT_SOCKET, MAX_LINE, Refusal, RefusalKind};
+use ashlar_image::manifest::{MANIFEST_PATH, Manifest};
 use ashlar_image::update::{
     MAX_BUNDLE, UPDATE_FOLDER, UPDATE_SOCKET, UpdateAnswer, UpdateReply, UpdateRequest,
 };
@@ -34,11 +35,19 @@ pub fn serve() -> Result<(), UpdateError> {
     let listener = listen(Path::new(UPDATE_SOCKET))?;
     let folder = PathBuf::from(UPDATE_FOLDER);
     let pid1 = Arc::new(Socket::new(Path::new(INIT_SOCKET)));
-    let mut engine = Engine::new(Box::new(Real::find()?), pid1, &folder, shared.clone(), crate::now)?;
+    let mut engine =
+        Engine::new(Box::new(Real::find()?), pid1, &folder, shared.clone(), crate::now, build_time()?)?;
     // Who has asked meanwhile waits in the socket: before this there is nothing true to be said.
     std::thread::spawn(move || accept(&listener, &shared, &sender, &folder));
     engine.run(&orders);
     Ok(())
+}
+
+/// When the release that runs was built.
+fn build_time() -> Result<i64, UpdateError> {
+    let fail = |error: &dyn std::fmt::Display| UpdateError::State(format!("`{MANIFEST_PATH}`: {error}"));
+    let text = fs::read(MANIFEST_PATH).map_err(|error| fail(&error))?;
+    serde_json::from_slice(&text).map(|manifest: Manifest| manifest.build_time).map_err(|error| fail(&error))
 }
 
 fn listen(path: &Path) -> Result<UnixListener, UpdateError> {

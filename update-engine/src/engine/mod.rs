@@ -139,17 +139,21 @@ pub struct Engine {
     trial: Option<trial::Trial>,
     hook: Option<trial::Running>,
     shared: Arc<Shared>,
+    seed: String,
     clock: fn() -> i64,
+    built: i64,
 }
 
 impl Engine {
-    /// An engine that keeps its files in `folder`. What a trial has come to is found out here.
+    /// An engine that keeps its files in `folder`. What a trial has come to is found out here. `built` is when the release that
+    /// runs was built, seconds since 1970: no clock that is right is before it.
     pub fn new(
         hardware: Box<dyn Hardware>,
         pid1: Arc<dyn Pid1>,
         folder: &Path,
         shared: Arc<Shared>,
         clock: fn() -> i64,
+        built: i64,
     ) -> Result<Self, UpdateError> {
         let files = Files::open(folder)?;
         let saved = files.state()?;
@@ -165,7 +169,9 @@ impl Engine {
             trial: None,
             hook: None,
             shared,
+            seed: String::new(),
             clock,
+            built,
         };
         engine.begin()?;
         Ok(engine)
@@ -184,6 +190,7 @@ impl Engine {
         let status = self.pid1.status()?;
         let entries = Entries::read(&*self.hardware.variables())?;
         let now = self.now();
+        self.seed = status.machine_id.clone().unwrap_or_default();
         let note = status.trial_failure.as_ref().or(self.saved.failure.as_ref());
         let start = Start {
             slot: self.hardware.running().letter(),
@@ -418,8 +425,7 @@ impl Engine {
     /// The same pause for this machine each time, other than those of others.
     fn jitter(&self) -> i64 {
         let most = i64::try_from(self.config.update.jitter.0).unwrap_or(0);
-        let seed = self.pid1.status().ok().and_then(|status| status.machine_id).unwrap_or_default();
-        let part = ashlar_channel::position(&ashlar_channel::seed(&seed), "jitter") >> 32;
+        let part = ashlar_channel::position(&ashlar_channel::seed(&self.seed), "jitter") >> 32;
         i64::try_from((u128::from(most.unsigned_abs()) * u128::from(part)) >> 32).unwrap_or(0)
     }
 

@@ -44,8 +44,7 @@ impl Engine {
 
     fn open_source(&mut self, source: Box<dyn ashlar_fetch::Source>) -> Result<Opened, UpdateError> {
         let channel = self.config.channel.clone().ok_or(UpdateError::NoChannel)?;
-        let built = 0; // PID 1 sets no clock below the build time of the release.
-        let clock = Clock { now: self.now(), built };
+        let clock = Clock { now: self.now(), built: self.built };
         let opened = channel::open(source, &channel, &self.folder.join("trust"), clock)?;
         if let Some(trusted) = opened.client.trusted() {
             let mut expires = vec![(Role::Root, trusted.root().expires)];
