@@ -224,7 +224,7 @@ fn serve(root: PathBuf, ranges: bool) -> u16 {
                 let mut line = String::new();
                 while reader.read_line(&mut line).unwrap_or(0) > 2 {
                     if let Some(rest) = line.strip_prefix("GET /") {
-                        path = rest.split(' ').next().unwrap().to_owned();
+                        rest.split(' ').next().unwrap().clone_into(&mut path);
                     }
                     if let Some(rest) = line.to_lowercase().strip_prefix("range: bytes=") {
                         let (from, to) = rest.trim().split_once('-').unwrap();
