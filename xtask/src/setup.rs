@@ -31,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "mount",
     "mtools",
+    "nginx-light",
     "nix-bin",
     "opensc",
     "openssh-client",
@@ -60,7 +61,7 @@ const PACKAGES: &[&str] = &[
 ];
 
 /// The packages that start a service when they are installed. The tests start their own.
-const SERVICES: &[&str] = &["chrony", "docker-registry"];
+const SERVICES: &[&str] = &["chrony", "docker-registry", "nginx"];
 
 /// Whether dpkg knows a package as installed.
 fn installed(package: &str) -> bool {
