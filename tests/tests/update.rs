@@ -253,7 +253,7 @@ fn a_machine_goes_through_its_updates() {
         return;
     }
     if !Path::new("/usr/sbin/nginx").exists() {
-        skip("nginx is needed (package nginx-light)");
+        skip("nginx is needed (package nginx)");
         return;
     }
     let Some(built) = built() else { return };

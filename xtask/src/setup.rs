@@ -31,7 +31,7 @@ const PACKAGES: &[&str] = &[
     "mmdebstrap",
     "mount",
     "mtools",
-    "nginx-light",
+    "nginx",
     "nix-bin",
     "opensc",
     "openssh-client",
