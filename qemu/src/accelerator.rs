@@ -108,6 +108,19 @@ impl Engine {
         }
     }
 
+    /// How many processors a guest has that asks for no number.
+    ///
+    /// One where software executes the instructions: when a kernel changes its own code (a limit of
+    /// processor time does, the scheduler's static keys), a second emulated processor can still run the
+    /// breakpoint that stood there a moment ago, and the kernel dies of it with "int3".
+    #[must_use]
+    pub const fn cpus(self) -> u32 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+
     /// Tries the guest under this engine, for at most five seconds.
     pub fn probe(self) -> Result<Probe, QemuError> {
         self.probe_guest(QEMU, &GUEST, LIMIT)

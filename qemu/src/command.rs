@@ -50,7 +50,7 @@ pub fn build(config: &MachineConfig, engine: Engine, paths: &Paths<'_>) -> Comma
         .args(["-machine", "q35,smm=on"])
         .args(engine.options())
         .args(["-m", &config.memory_mib.to_string()])
-        .args(["-smp", &config.cpus.to_string()])
+        .args(["-smp", &config.cpus.unwrap_or(engine.cpus()).to_string()])
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-boot", "strict=on"])
         .args(["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"])
         .args(["-device", "virtio-rng-pci"]);

@@ -92,8 +92,10 @@ pub struct MachineConfig {
     pub tpm: bool,
     /// Memory in MiB.
     pub memory_mib: u32,
-    /// Number of processors.
-    pub cpus: u32,
+    /// Number of processors; None is what [`Engine::cpus`] says.
+    ///
+    /// [`Engine::cpus`]: crate::Engine::cpus
+    pub cpus: Option<u32>,
     /// How the guest's instructions are executed.
     pub accelerator: Accelerator,
     /// Network.
@@ -115,7 +117,7 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
-    /// A machine with 1 GiB of memory, two processors, TPM, UEFI, an isolated network and a report port,
+    /// A machine with 1 GiB of memory, TPM, UEFI, an isolated network and a report port,
     /// that lives for at most an hour.
     pub fn new(disk: impl Into<PathBuf>) -> Self {
         Self {
@@ -126,7 +128,7 @@ impl MachineConfig {
             variables: None,
             tpm: true,
             memory_mib: 1024,
-            cpus: 2,
+            cpus: None,
             accelerator: Accelerator::default(),
             network: Network::default(),
             forwards: Vec::new(),

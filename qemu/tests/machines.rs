@@ -79,7 +79,7 @@ fn bios(disk: PathBuf) -> MachineConfig {
         boot: Boot::Bios,
         tpm: false,
         memory_mib: 64,
-        cpus: 1,
+        cpus: Some(1),
         accelerator: Accelerator::Tcg,
         network: Network::Off,
         report: false,

@@ -25,7 +25,7 @@ fn wanted() -> Option<&'static Built> {
 
 /// One processor: several of these machines run at once.
 fn small(built: &Built, disk: &Disk) -> MachineConfig {
-    MachineConfig { cpus: 1, ..machine(built, disk.path()) }
+    machine(built, disk.path())
 }
 
 /// Boots and expects that the firmware starts nothing, because the signature does not hold.

@@ -43,9 +43,9 @@ pub(super) struct Qemu {
     /// Memory in MiB
     #[arg(long, default_value_t = 1024)]
     memory: u32,
-    /// Number of processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Number of processors; two, or one where software executes the instructions
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
     /// auto, kvm or tcg; auto tries KVM with a tiny guest first
     #[arg(long, default_value = "auto")]
     accelerator: Accelerator,
