@@ -15,6 +15,7 @@ pub use folder::Folder;
 pub use http::{Http, HttpOptions};
 pub use limit::{Bandwidth, Bucket};
 pub use ranges::content_range;
+pub use resolve::{Names, lookup};
 pub use retry::Backoff;
 
 use std::fmt::Debug;

@@ -17,7 +17,7 @@ const MAX_ADDRESSES: usize = 16;
 /// Asks the servers of `/etc/resolv.conf`, which is read anew each time: the network may have changed. `/etc/hosts` goes
 /// first.
 #[derive(Default)]
-pub(crate) struct Names;
+pub struct Names;
 
 impl fmt::Debug for Names {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,7 +25,14 @@ impl fmt::Debug for Names {
     }
 }
 
-fn lookup(host: &str, deadline: Duration) -> Result<Vec<IpAddr>, String> {
+/// Addresses of a host: an address is its own. Not to be called from within an asynchronous task.
+///
+/// # Errors
+/// A text for people.
+pub fn lookup(host: &str, deadline: Duration) -> Result<Vec<IpAddr>, String> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     runtime.block_on(async {
@@ -50,14 +57,9 @@ impl Resolver for Names {
         let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
         let mut result = self.empty();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let addresses = match bare.parse::<IpAddr>() {
-            Ok(address) => vec![address],
-            Err(_) => lookup(host, DEADLINE.min(*timeout.after)).map_err(|reason| {
-                ureq::Error::Io(std::io::Error::other(format!(
-                    "the name `{host}` cannot be resolved: {reason}"
-                )))
-            })?,
-        };
+        let addresses = lookup(bare, DEADLINE.min(*timeout.after)).map_err(|reason| {
+            ureq::Error::Io(std::io::Error::other(format!("the name `{host}` cannot be resolved: {reason}")))
+        })?;
         for address in addresses.into_iter().take(MAX_ADDRESSES) {
             result.push(SocketAddr::new(address, port));
         }
