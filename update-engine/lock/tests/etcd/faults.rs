@@ -27,8 +27,10 @@ struct Shared {
     most: AtomicU32,
     grants: AtomicU64,
     tries: AtomicU64,
-    /// Most grants to others that somebody saw go by.
+    /// Most grants to others that somebody saw go by, while nothing was wrong.
     passed: AtomicU64,
+    /// Counts the beginnings and ends of faults: odd while there is one.
+    fault: AtomicU64,
     longest: Mutex<Duration>,
     unavailable: AtomicU64,
 }
@@ -39,7 +41,9 @@ fn client(number: usize, endpoints: &[String], shared: &Shared) -> u64 {
     let id: ashlar_lock::HolderId = format!("client{number}").parse().unwrap();
     let mut served = 0;
     let mut request = Request::new(id.clone(), "test");
-    let (mut since, mut before) = (Instant::now(), shared.grants.load(Ordering::SeqCst));
+    let began =
+        || (Instant::now(), shared.grants.load(Ordering::SeqCst), shared.fault.load(Ordering::SeqCst));
+    let (mut since, mut before, mut fault) = began();
     while !shared.stop.load(Ordering::Relaxed) {
         shared.tries.fetch_add(1, Ordering::Relaxed);
         let granted = match lock.lock(&request, Instant::now() + Duration::from_secs(5)) {
@@ -49,8 +53,6 @@ fn client(number: usize, endpoints: &[String], shared: &Shared) -> u64 {
                 if !error.is_waiting() {
                     shared.unavailable.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_millis(50));
-                    // Who does not reach etcd does not stand in its queue.
-                    before = shared.grants.load(Ordering::SeqCst);
                 }
                 // It may hold a place without knowing: the same wish again finds out.
                 continue;
@@ -58,7 +60,9 @@ fn client(number: usize, endpoints: &[String], shared: &Shared) -> u64 {
         };
         if lock.holds(&id, &granted).unwrap_or(false) {
             let passed = shared.grants.fetch_add(1, Ordering::SeqCst) - before;
-            shared.passed.fetch_max(passed, Ordering::SeqCst);
+            if fault % 2 == 0 && fault == shared.fault.load(Ordering::SeqCst) {
+                shared.passed.fetch_max(passed, Ordering::SeqCst);
+            }
             let mut longest = shared.longest.lock().unwrap();
             *longest = longest.max(since.elapsed());
             drop(longest);
@@ -70,7 +74,7 @@ fn client(number: usize, endpoints: &[String], shared: &Shared) -> u64 {
         }
         release(&mut lock, &id, &granted.token, shared);
         request = Request::new(id.clone(), "test");
-        (since, before) = (Instant::now(), shared.grants.load(Ordering::SeqCst));
+        (since, before, fault) = began();
     }
     // What it may have and does not know of.
     let until = Instant::now() + Duration::from_secs(60);
@@ -249,6 +253,7 @@ fn whatever_happens() {
         let leader = cluster.leader().unwrap_or(0);
         let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
         let long = 500 + random(&mut random_state) % 1500;
+        shared.fault.fetch_add(1, Ordering::SeqCst);
         let what = match round {
             0 | 1 => {
                 cluster.kill(victim);
@@ -297,6 +302,7 @@ fn whatever_happens() {
             }
         };
         cluster.ready();
+        shared.fault.fetch_add(1, Ordering::SeqCst);
         let until = Instant::now() + Duration::from_secs(40);
         let back = shared.grants.load(Ordering::SeqCst);
         while shared.grants.load(Ordering::SeqCst) < back + 7 * CLIENTS as u64 {
@@ -331,6 +337,7 @@ fn whatever_happens() {
     assert!(most == PLACES, "the places were never all taken: the test shows nothing");
     assert!(taken > 700, "{taken}");
     assert!(served.iter().all(|served| *served > 20), "somebody starves: {served:?}");
-    // In the order of coming: those before it in the queue, those inside, and what a fault throws out of order once.
-    assert!(passed <= 4 * CLIENTS as u64, "{passed} were let in before one that waited");
+    // In the order of coming: those before it in the queue, those inside, and who came before it stood there.
+    assert!(passed > 0 && passed <= 3 * CLIENTS as u64, "{passed} were let in before one that waited");
+    assert!(*shared.longest.lock().unwrap() < Duration::from_secs(60));
 }
