@@ -32,13 +32,39 @@ pub fn gone(seen: &Snapshot) -> impl Iterator<Item = &Holder> {
     seen.semaphore.holders.iter().filter(move |holder| bound && !seen.alive.contains(&holder.id))
 }
 
+/// How many of those that wait look at each change; those behind look when the one before them has gone.
+const NEAR: usize = 16;
+
+/// What to wait for, so that ten thousand that wait do not all look whenever one comes or goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watch {
+    /// Any change of the group.
+    All,
+    /// That this one waits no more: it is the one before, or for those far behind the last that was seen.
+    Waiter(String),
+}
+
+/// What `id` waits for after it has seen this.
+#[must_use]
+pub fn watch(seen: &Snapshot, id: &str) -> Watch {
+    let place = seen.waiting.iter().position(|waiting| waiting == id).unwrap_or(seen.waiting.len());
+    match place.checked_sub(1).and_then(|before| seen.waiting.get(before)) {
+        Some(before) if place >= NEAR => Watch::Waiter(before.clone()),
+        _ => Watch::All,
+    }
+}
+
 /// Decides. `wanted` is the place as it would be; `in_turn` respects the queue. `now` is for the history only.
 #[must_use]
 pub fn attempt(seen: &Snapshot, wanted: &Holder, in_turn: bool, now: i64) -> Attempt {
-    let mut semaphore = seen.semaphore.clone();
-    if semaphore.holder(&wanted.id).is_some_and(|own| own.token == wanted.token && own.failure.is_none()) {
+    let own = seen.semaphore.holder(&wanted.id);
+    if own.is_some_and(|own| own.token == wanted.token && own.failure.is_none()) {
         return Attempt::Have;
     }
+    if in_turn && own.is_none() && !its_turn(seen, &wanted.id, seen.semaphore.max) {
+        return Attempt::Behind;
+    }
+    let mut semaphore = seen.semaphore.clone();
     let mut events = Vec::new();
     let mut freed = Vec::new();
     if let Some(Stale { automatic: true, .. }) = semaphore.stale {
@@ -117,6 +143,18 @@ mod tests {
         let Attempt::Take(change) = attempt(&two, &holder("b"), true, 5) else { panic!() };
         assert_eq!((change.from, change.served.as_deref()), (7, Some("b")));
         assert_eq!(change.semaphore.holders.len(), 2);
+    }
+
+    #[test]
+    fn those_far_behind_do_not_look_at_each_change() {
+        let ids: Vec<String> = (0..40).map(|number| number.to_string()).collect();
+        let seen = Snapshot { waiting: ids, ..seen(1, &["a"], &[]) };
+        assert_eq!(watch(&seen, "0"), Watch::All);
+        assert_eq!(watch(&seen, "15"), Watch::All);
+        assert_eq!(watch(&seen, "16"), Watch::Waiter("15".into()));
+        assert_eq!(watch(&seen, "39"), Watch::Waiter("38".into()));
+        assert_eq!(watch(&seen, "far"), Watch::Waiter("39".into()));
+        assert_eq!(watch(&Snapshot::default(), "x"), Watch::All);
     }
 
     #[test]

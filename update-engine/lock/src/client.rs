@@ -1,6 +1,6 @@
 //! Taking and giving back places: reads, decides, changes if nothing has changed meanwhile, else again.
 
-use crate::attempt::{Attempt, attempt, gone};
+use crate::attempt::{Attempt, Watch, attempt, gone, watch};
 use crate::names::{Group, HolderId};
 use crate::now;
 use crate::semaphore::{Event, Gate, Holder, Refusal, Semaphore, Stale};
@@ -272,16 +272,18 @@ impl<S: Store> Lock<S> {
         slice: Duration,
     ) -> Result<Granted, LockError> {
         let seen = self.read()?;
-        let revision = seen.revision;
+        let (revision, mut on) = (seen.revision, watch(&seen, request.id.as_str()));
         match self.try_from(request, true, seen) {
             Err(error) if error.is_waiting() => {
                 let renew = turn.0.is_none_or(|last| last.elapsed() > QUEUE_TTL / 3);
                 if renew {
                     self.store.enqueue(&self.group, &request.id, QUEUE_TTL)?;
-                    turn.0 = Some(Instant::now());
+                    // Once it stands there, it must look again at once: it may be its turn.
+                    if turn.0.replace(Instant::now()).is_none() {
+                        on = Watch::All;
+                    }
                 }
-                // Standing in the queue is a change too: then it looks again at once.
-                self.store.wait(&self.group, revision, slice)?;
+                self.store.wait(&self.group, &on, revision, slice)?;
                 Err(error)
             }
             other => other,

@@ -6,6 +6,7 @@
 //! The crate's balancer keeps trying members that are gone, so there is one connection to one member, and the next member's turn
 //! when it does not answer. Names are resolved by us: a static program has no name service switch.
 
+use crate::attempt::Watch;
 use crate::names::{Group, HolderId};
 use crate::semaphore::{Event, Semaphore};
 use crate::store::{Change, Snapshot, Store, StoreError, WAITERS};
@@ -412,8 +413,17 @@ impl Store for Etcd {
         self.put_with_lease(group.key(&format!("alive/{id}")), ttl)
     }
 
-    fn wait(&mut self, group: &Group, revision: i64, timeout: Duration) -> Result<bool, StoreError> {
-        let (semaphore, queue) = (group.key("semaphore"), group.key("waiting/"));
+    fn wait(
+        &mut self,
+        group: &Group,
+        watch: &Watch,
+        revision: i64,
+        timeout: Duration,
+    ) -> Result<bool, StoreError> {
+        let (key, queue) = match watch {
+            Watch::All => (group.key("semaphore"), Some(group.key("waiting/"))),
+            Watch::Waiter(id) => (group.key(&format!("waiting/{id}")), None),
+        };
         let mut client = match self.connect() {
             Ok(client) => client,
             Err(Trouble::Final(error)) => return Err(error),
@@ -426,14 +436,19 @@ impl Store for Etcd {
         let from = revision.saturating_add(1);
         let result = self.runtime.block_on(async {
             tokio::time::timeout(timeout, async {
-                let on_semaphore = WatchOptions::new().with_start_revision(from);
-                let on_queue = WatchOptions::new().with_prefix().with_start_revision(from);
-                let mut first = client.watch(semaphore, Some(on_semaphore)).await?;
-                let mut second = client.watch(queue, Some(on_queue)).await?;
+                let options = || WatchOptions::new().with_start_revision(from);
+                let mut first = client.watch(key, Some(options())).await?;
+                let mut second = match queue {
+                    Some(queue) => Some(client.watch(queue, Some(options().with_prefix())).await?),
+                    None => None,
+                };
                 loop {
                     let message = tokio::select! {
                         message = first.message() => message?,
-                        message = second.message() => message?,
+                        message = async { match &mut second {
+                            Some(second) => second.message().await,
+                            None => std::future::pending().await,
+                        } } => message?,
                     };
                     // A watch that is cancelled (compaction, a lost leader) tells nothing more: look again.
                     let Some(message) = message else { return Ok::<_, Error>(()) };

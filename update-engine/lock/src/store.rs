@@ -1,5 +1,6 @@
 //! Where semaphores are kept, as [`crate::client`] needs it.
 
+use crate::attempt::Watch;
 use crate::names::{Group, HolderId};
 use crate::semaphore::{Event, Semaphore};
 use std::time::Duration;
@@ -74,8 +75,14 @@ pub trait Store {
     /// Says that the machine of `id` is there, for `ttl` from now.
     fn keep_alive(&mut self, group: &Group, id: &HolderId, ttl: Duration) -> Result<(), StoreError>;
 
-    /// Waits until something of the group has changed after `revision`, or for `timeout`: whether it has.
-    fn wait(&mut self, group: &Group, revision: i64, timeout: Duration) -> Result<bool, StoreError>;
+    /// Waits until what is watched has changed after `revision`, or for `timeout`: whether it has.
+    fn wait(
+        &mut self,
+        group: &Group,
+        watch: &Watch,
+        revision: i64,
+        timeout: Duration,
+    ) -> Result<bool, StoreError>;
 
     /// The last events of the group with the numbers of the changes, the oldest first.
     fn history(&mut self, group: &Group) -> Result<Vec<(u64, Event)>, StoreError>;

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::inside::inside;
+use ashlar_lock::attempt::Watch;
 use ashlar_lock::{
     Change, Event, Group, HolderId, Lock, LockError, Refusal, Request, Snapshot, Store, StoreError, Turn,
 };
@@ -57,8 +58,14 @@ impl<S: Store> Store for Mortal<'_, S> {
         self.step(|store| store.keep_alive(group, id, ttl))
     }
 
-    fn wait(&mut self, group: &Group, revision: i64, timeout: Duration) -> Result<bool, StoreError> {
-        self.step(|store| store.wait(group, revision, timeout))
+    fn wait(
+        &mut self,
+        group: &Group,
+        watch: &Watch,
+        revision: i64,
+        timeout: Duration,
+    ) -> Result<bool, StoreError> {
+        self.step(|store| store.wait(group, watch, revision, timeout))
     }
 
     fn history(&mut self, group: &Group) -> Result<Vec<(u64, Event)>, StoreError> {
