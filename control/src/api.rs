@@ -91,6 +91,7 @@ const fn asks_for_change(request: &UpdateRequest) -> bool {
             | UpdateRequest::History
             | UpdateRequest::Why
             | UpdateRequest::Metrics
+            | UpdateRequest::Identity
     )
 }
 
@@ -197,6 +198,7 @@ fn update(method: &str, parts: &[&str], parameters: &[(String, String)]) -> Resu
         ["plan" | "stage" | "apply"] => &["version", "now", "force"],
         ["postpone"] => &["seconds"],
         ["unbar"] => &["version"],
+        ["reboot"] => &["reason"],
         ["bundle"] => &["restart"],
         _ => &[],
     };
@@ -240,6 +242,11 @@ fn update(method: &str, parts: &[&str], parameters: &[(String, String)]) -> Resu
             let version = version(value("version").unwrap_or_default())?;
             ("POST", Call::Update(UpdateRequest::Unbar { version }))
         }
+        ["reboot"] => {
+            let reason: String = value("reason").unwrap_or("by hand").chars().take(200).collect();
+            ("POST", Call::Update(UpdateRequest::Reboot { reason }))
+        }
+        ["identity"] => ("GET", Call::Update(UpdateRequest::Identity)),
         ["bundle"] => ("PUT", Call::Bundle { restart: flag("restart")? }),
         _ => return Err(no_such_address()),
     };

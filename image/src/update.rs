@@ -50,6 +50,13 @@ pub enum UpdateRequest {
         /// Its version.
         version: String,
     },
+    /// Restarts once the machine has a place of the reboot lock, without an update; without a lock, at once.
+    Reboot {
+        /// Why, for others to read.
+        reason: String,
+    },
+    /// The certificate of the key by which etcd knows the machine; [`UpdateReply::Identity`].
+    Identity,
     /// [`UpdateReply::Metrics`].
     Metrics,
     /// An offline bundle of `size` bytes follows; it is staged and, where `restart` says so, started.
@@ -100,6 +107,17 @@ pub enum UpdateReply {
     Why(Vec<WhyEntry>),
     /// OpenMetrics text.
     Metrics(String),
+    /// By what etcd knows the machine.
+    Identity(LockIdentity),
+}
+
+/// The machine's key for the reboot lock; the key itself stays on its state volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockIdentity {
+    /// The certificate that it has signed itself, in PEM.
+    pub certificate: String,
+    /// A request for a certificate (PKCS #10), in PEM.
+    pub request: String,
 }
 
 /// Where the engine is.
@@ -117,6 +135,8 @@ pub enum UpdatePhase {
     Staging,
     /// It is in the other slot, whole, and will be started when its time comes.
     Staged,
+    /// It is in the other slot, its time has come, and it waits for a place of the reboot lock.
+    Locking,
     /// The hook before the restart runs, or the restart has begun.
     Restarting,
     /// A release runs for the first time and is judged.
@@ -132,6 +152,7 @@ impl UpdatePhase {
             Self::Available => "available",
             Self::Staging => "staging",
             Self::Staged => "staged",
+            Self::Locking => "locking",
             Self::Restarting => "restarting",
             Self::Trial => "trial",
         }
@@ -178,6 +199,77 @@ pub struct UpdateStatus {
     pub channel: Option<String>,
     /// `off`, `download`, `stage`, `automatic`.
     pub policy: String,
+    /// The reboot lock, where the machine configuration names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock: Option<LockStatus>,
+}
+
+/// What the machine has to do with the reboot lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LockPhase {
+    /// Nothing.
+    #[default]
+    None,
+    /// It waits for a place.
+    Waiting,
+    /// It has one.
+    Held,
+    /// It has one, and keeps it because the release has failed that it was for.
+    Failed,
+    /// It gives its place back.
+    Leaving,
+}
+
+impl LockPhase {
+    /// For people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "no place",
+            Self::Waiting => "waits for a place",
+            Self::Held => "has a place",
+            Self::Failed => "keeps its place: the release has failed",
+            Self::Leaving => "gives its place back",
+        }
+    }
+}
+
+/// The reboot lock as the machine sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LockStatus {
+    /// The group.
+    pub group: String,
+    /// What the machine has to do with it.
+    pub phase: LockPhase,
+    /// Why it waits or keeps its place, for people.
+    pub detail: Option<String>,
+    /// What is wrong with the lock's server, for people: then the machine does not restart by itself.
+    pub problem: Option<String>,
+    /// Since when, seconds since 1970.
+    pub problem_since: Option<i64>,
+    /// Places that are free; none as long as it is not known (FleetLock does not tell).
+    pub available: Option<u32>,
+    /// Places in all.
+    pub max: Option<u32>,
+    /// Who is down.
+    pub holders: Vec<LockHolder>,
+    /// Releases that are stopped in the group, with the reason.
+    pub stopped: Vec<String>,
+}
+
+/// A machine that is down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockHolder {
+    /// Its machine ID.
+    pub id: String,
+    /// Since when, seconds since 1970.
+    pub since: i64,
+    /// Why.
+    pub reason: String,
+    /// Why it has failed, if it has.
+    pub failure: Option<String>,
+    /// Whether it has been silent for longer than the group allows.
+    pub gone: bool,
 }
 
 /// A release that has failed here.

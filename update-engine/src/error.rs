@@ -40,6 +40,9 @@ pub enum UpdateError {
     /// What the engine keeps cannot be read or written.
     #[error("the engine's own state: {0}")]
     State(String),
+    /// The reboot lock.
+    #[error("the reboot lock: {0}")]
+    Lock(String),
     /// Not now.
     #[error("{0}")]
     Refused(String),
@@ -87,6 +90,9 @@ impl UpdateError {
                 "sign the release with a key that is in this machine's db"
             }
             Self::Slots(_) => "look at the machine's disk and firmware",
+            Self::Lock(_) => {
+                "look at the lock's server and at `[lock]` in the machine configuration; `lockctl status` tells who is down"
+            }
             Self::Pid1(_) => "look at the machine's console",
             Self::Refused(_) | Self::Cancelled => "`ashlarctl update status` tells what goes on",
         }

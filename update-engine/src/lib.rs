@@ -8,6 +8,7 @@ pub mod engine;
 mod error;
 pub mod hardware;
 pub mod health;
+pub mod lock;
 pub mod machine;
 pub mod metrics;
 pub mod pid1;

@@ -1,6 +1,6 @@
 //! What comes next. Pure: state and time go in, a decision comes out.
 
-use crate::saved::{Failures, Saved, Staged};
+use crate::saved::{Failures, Place, PlacePhase, Saved, Staged};
 use crate::windows;
 use ashlar_image::control::TrialFailure;
 use ashlar_image::machine::{Update, UpdatePolicy};
@@ -74,6 +74,21 @@ pub fn boot(saved: &Saved, start: &Start<'_>) -> Boot {
     Boot::Failed(staged.clone(), barred)
 }
 
+/// What a boot makes of the place of the reboot lock that was held or wanted before it.
+pub fn place_after_boot(place: &Place, boot: &Boot) -> PlacePhase {
+    match (boot, &place.phase) {
+        // It keeps it until something is good, so that a bad release stops after as many machines as may be down.
+        (Boot::Failed(_, barred), _) => {
+            PlacePhase::Failed { reason: format!("{}: {}", barred.check, barred.reason) }
+        }
+        (Boot::Trial(_), phase)
+        | (Boot::Plain, phase @ (PlacePhase::Failed { .. } | PlacePhase::Leaving { .. })) => phase.clone(),
+        (Boot::Committed(_), _) => PlacePhase::Leaving { good: true },
+        // The restart was one without an update, or it did not come to it.
+        (Boot::Plain, PlacePhase::Wanted | PlacePhase::Held) => PlacePhase::Leaving { good: false },
+    }
+}
+
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
@@ -83,13 +98,26 @@ pub enum Next {
     Check,
     /// Restart into the staged release.
     Restart,
+    /// Restart, for this reason.
+    Reboot(String),
     /// Put the restart off, because somebody is at work on the machine.
     PutOff,
 }
 
 /// What a machine without a trial does next.
 pub fn next(saved: &Saved, update: &Update, has_channel: bool, session: bool, jitter: i64, now: i64) -> Next {
+    if let Some(reason) = &saved.reboot {
+        return Next::Reboot(reason.clone());
+    }
     if let Some(staged) = &saved.staged {
+        let paused = saved.failures.version == staged.version && saved.failures.not_before > now;
+        if paused && (staged.now || update.policy == UpdatePolicy::Automatic) {
+            let what = format!("the restart into release {} is tried again", staged.version);
+            return Next::Wait(saved.failures.not_before, what);
+        }
+        if staged.now {
+            return Next::Restart;
+        }
         if staged.armed && !staged.back && update.policy != UpdatePolicy::Automatic {
             return Next::Wait(
                 i64::MAX,
@@ -159,7 +187,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn staged(armed: bool) -> Staged {
-        Staged { version: "1.1".into(), slot: 'b', armed, back: false, time: 0 }
+        Staged { version: "1.1".into(), slot: 'b', armed, back: false, time: 0, now: false }
     }
 
     fn saved(staged: Option<Staged>) -> Saved {
@@ -259,6 +287,43 @@ mod tests {
         assert_eq!(next(&patient, &automatic(), true, true, 0, 7200), Next::Restart, "not for ever");
         let later = Saved { postponed_until: 7300, ..ready };
         assert!(matches!(next(&later, &automatic(), true, false, 0, 7200), Next::Wait(7300, _)));
+    }
+
+    #[test]
+    fn who_asks_for_a_restart_does_not_wait_for_windows() {
+        let mut asked = saved(Some(Staged { now: true, ..staged(true) }));
+        assert_eq!(next(&asked, &Update::default(), false, true, 0, 9), Next::Restart);
+        // One that does not come about is not tried each second.
+        asked.failures = fail(&asked.failures, "1.1", 0, 9);
+        assert!(matches!(next(&asked, &automatic(), true, false, 0, 10), Next::Wait(69, _)));
+        assert_eq!(next(&asked, &automatic(), true, false, 0, 69), Next::Restart);
+        let reboot = Saved { reboot: Some("disk".into()), ..Saved::default() };
+        assert_eq!(next(&reboot, &Update::default(), true, true, 0, 9), Next::Reboot("disk".into()));
+    }
+
+    #[test]
+    fn a_place_is_kept_until_something_is_good() {
+        let place = |phase| Place { token: "t".into(), to: Some("1.1".into()), reason: String::new(), phase };
+        let barred =
+            Barred { version: "1.1".into(), check: "network".into(), reason: "none".into(), time: 0 };
+        let failed = || PlacePhase::Failed { reason: "network: none".into() };
+        let held = place(PlacePhase::Held);
+        assert_eq!(place_after_boot(&held, &Boot::Failed(staged(true), barred)), failed());
+        assert_eq!(place_after_boot(&held, &Boot::Trial(staged(true))), PlacePhase::Held);
+        assert_eq!(
+            place_after_boot(&held, &Boot::Committed(staged(true))),
+            PlacePhase::Leaving { good: true }
+        );
+        for phase in [PlacePhase::Held, PlacePhase::Wanted] {
+            assert_eq!(place_after_boot(&place(phase), &Boot::Plain), PlacePhase::Leaving { good: false });
+        }
+        assert_eq!(
+            place_after_boot(&place(failed()), &Boot::Plain),
+            failed(),
+            "a restart by hand frees nothing"
+        );
+        let leaving = PlacePhase::Leaving { good: true };
+        assert_eq!(place_after_boot(&place(leaving.clone()), &Boot::Plain), leaving);
     }
 
     #[test]

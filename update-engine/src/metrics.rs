@@ -19,12 +19,13 @@ pub struct Counters {
     pub expires: BTreeMap<String, i64>,
 }
 
-const PHASES: [UpdatePhase; 7] = [
+const PHASES: [UpdatePhase; 8] = [
     UpdatePhase::Idle,
     UpdatePhase::Checking,
     UpdatePhase::Available,
     UpdatePhase::Staging,
     UpdatePhase::Staged,
+    UpdatePhase::Locking,
     UpdatePhase::Restarting,
     UpdatePhase::Trial,
 ];

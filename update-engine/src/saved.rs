@@ -28,6 +28,42 @@ pub struct Staged {
     pub back: bool,
     /// When it was staged, seconds since 1970.
     pub time: i64,
+    /// Whether somebody has asked for the restart into it: then neither policy nor windows hold it.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// A place of the reboot lock, wanted or held. It is noted before it is asked for, so that it is never held without being known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// By which it is known.
+    pub token: String,
+    /// The release that it is for; none for a restart without one.
+    pub to: Option<String>,
+    /// Why, for others to read.
+    pub reason: String,
+    /// How far it is.
+    pub phase: PlacePhase,
+}
+
+/// How far it is with a place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PlacePhase {
+    /// Asked for; perhaps held.
+    Wanted,
+    /// Held.
+    Held,
+    /// Given back, once the machine is well.
+    Leaving {
+        /// Whether the release that it was for is good.
+        good: bool,
+    },
+    /// Kept: the release that it was for has failed.
+    Failed {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// Attempts that came to nothing.
@@ -67,6 +103,10 @@ pub struct Saved {
     pub collector: Option<String>,
     /// The post-boot hook of this release has not run yet.
     pub post_boot_pending: bool,
+    /// A place of the reboot lock.
+    pub place: Option<Place>,
+    /// Somebody wants a restart without an update, for this reason.
+    pub reboot: Option<String>,
 }
 
 impl Saved {

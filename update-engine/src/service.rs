@@ -144,6 +144,8 @@ fn fulfil(
         UpdateRequest::Rollback => Command::Rollback,
         UpdateRequest::Postpone { seconds } => Command::Postpone(seconds),
         UpdateRequest::Unbar { version } => Command::Unbar(version),
+        UpdateRequest::Reboot { reason } => Command::Reboot(reason),
+        UpdateRequest::Identity => Command::Identity,
         UpdateRequest::Bundle { size, restart } => Command::Bundle(keep(reader, size, folder)?, restart),
     };
     if shared.busy.load(Ordering::Relaxed) {

@@ -6,7 +6,9 @@ use crate::api::encode;
 use crate::clock;
 use crate::error::ControlError;
 use crate::text::{printable, short};
-use ashlar_image::update::{HistoryEntry, UpdatePhase, UpdatePlan, UpdateStatus, WhyEntry};
+use ashlar_image::update::{
+    HistoryEntry, LockIdentity, LockPhase, LockStatus, UpdatePhase, UpdatePlan, UpdateStatus, WhyEntry,
+};
 use clap::{Args, Subcommand};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,6 +53,18 @@ pub(super) enum Update {
     Unbar {
         /// Its version
         version: String,
+    },
+    /// Restart without an update, once the machine has a place of its group's reboot lock
+    Reboot {
+        /// Why, for others to read
+        #[arg(long, default_value = "by hand", value_name = "TEXT")]
+        reason: String,
+    },
+    /// Print the certificate by which etcd knows the machine, as holder of the reboot lock
+    Identity {
+        /// Print a request for a certificate instead (PKCS #10), for an authority that etcd trusts
+        #[arg(long)]
+        request: bool,
     },
     /// Show figures as OpenMetrics text
     Metrics,
@@ -126,6 +140,16 @@ impl Update {
             Self::Unbar { version } => {
                 show(node, &post(node, &format!("/v1/update/unbar?version={}", encode(&version)))?)
             }
+            Self::Reboot { reason } => {
+                show(node, &post(node, &format!("/v1/update/reboot?reason={}", encode(&reason)))?)
+            }
+            Self::Identity { request } => {
+                let identity: LockIdentity = node.get("/v1/update/identity")?;
+                if !node.json {
+                    output::print(if request { &identity.request } else { &identity.certificate });
+                }
+                DONE
+            }
             Self::Metrics => {
                 let text: String = node.get("/v1/update/metrics")?;
                 if !node.json {
@@ -168,6 +192,9 @@ fn page(status: &UpdateStatus) -> String {
         );
         rows.push(("progress", text));
     }
+    if let Some(lock) = &status.lock {
+        rows.extend(lock_rows(lock));
+    }
     if let Some(error) = &status.last_error {
         rows.push(("last error", error.clone()));
     }
@@ -177,6 +204,35 @@ fn page(status: &UpdateStatus) -> String {
     let rows: Vec<[String; 2]> =
         rows.into_iter().map(|(name, value)| [name.to_owned(), short(&value, usize::MAX)]).collect();
     output::table(&rows)
+}
+
+fn lock_rows(lock: &LockStatus) -> Vec<(&'static str, String)> {
+    let places = match (lock.available, lock.max) {
+        (Some(available), Some(max)) => format!(", {available} of {max} places are free"),
+        _ => String::new(),
+    };
+    let mut rows = vec![("lock", format!("group {}{places}; {}", lock.group, lock.phase.name()))];
+    if lock.phase != LockPhase::None
+        && let Some(detail) = &lock.detail
+    {
+        rows.push(("because", detail.clone()));
+    }
+    if let Some(problem) = &lock.problem {
+        let since =
+            lock.problem_since.map(|since| format!(" since {}", clock::seconds(since))).unwrap_or_default();
+        rows.push(("lock trouble", format!("no restart by itself{since}: {problem}")));
+    }
+    for holder in &lock.holders {
+        let state = match (&holder.failure, holder.gone) {
+            (Some(failure), _) => format!(" has failed: {failure}"),
+            (None, true) => " is gone".to_owned(),
+            (None, false) => String::new(),
+        };
+        let since = clock::seconds(holder.since);
+        rows.push(("down", format!("{} since {since} ({}){state}", holder.id, holder.reason)));
+    }
+    rows.extend(lock.stopped.iter().map(|stopped| ("stopped", stopped.clone())));
+    rows
 }
 
 fn plan(node: &Node, plan: &UpdatePlan) -> ExitCode {
@@ -287,6 +343,7 @@ fn follow(node: &Node) -> Outcome {
         }
         match status.phase {
             UpdatePhase::Checking | UpdatePhase::Staging => {}
+            UpdatePhase::Locking => bar.set_message("waits for the reboot lock"),
             UpdatePhase::Restarting => {
                 bar.finish_and_clear();
                 if node.json {
@@ -344,13 +401,35 @@ mod tests {
                 reason: "panic".into(),
                 time: 0,
             }],
+            lock: Some(LockStatus {
+                group: "web".into(),
+                phase: LockPhase::Waiting,
+                detail: Some("all places are taken".into()),
+                problem: Some("no answer".into()),
+                problem_since: Some(60),
+                available: Some(0),
+                max: Some(1),
+                holders: vec![ashlar_image::update::LockHolder {
+                    id: "m1".into(),
+                    since: 0,
+                    reason: "update".into(),
+                    failure: Some("network: none".into()),
+                    gone: false,
+                }],
+                stopped: vec!["release 1.2: 2 of 5 machines have failed".into()],
+            }),
             ..UpdateStatus::default()
         };
         let page = page(&status);
         for line in [
-            "runs        release 1.1 in slot b",
-            "phase       idle",
-            "barred      release 1.2: kernel: panic",
+            "lock          group web, 0 of 1 places are free; waits for a place",
+            "because       all places are taken",
+            "lock trouble  no restart by itself since 1970-01-01 00:01:00 UTC: no answer",
+            "down          m1 since 1970-01-01 00:00:00 UTC (update) has failed: network: none",
+            "stopped       release 1.2: 2 of 5 machines have failed",
+            "runs          release 1.1 in slot b",
+            "phase         idle",
+            "barred        release 1.2: kernel: panic",
         ] {
             assert!(page.contains(line), "{line}\n{page}");
         }

@@ -203,6 +203,7 @@ fn encode_update(reply: &UpdateReply) -> Result<Option<Vec<u8>>, Problem> {
         UpdateReply::History(history) => json(history),
         UpdateReply::Why(whys) => json(whys),
         UpdateReply::Metrics(text) => json(text),
+        UpdateReply::Identity(identity) => json(identity),
     }
     .map_err(|error| Problem::new(500, RefusalKind::Failed, error.to_string(), ""))
 }

@@ -2,7 +2,7 @@
 
 use super::network::{Addressing, Network};
 use super::reader::Reader;
-use super::settings::UpdatePolicy;
+use super::settings::{Lock, UpdatePolicy};
 use super::values::{Cidr, LinkName};
 use super::{MachineConfig, names};
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,12 +91,36 @@ pub(super) fn check(reader: &mut Reader<'_>, config: &MachineConfig) {
             }
         }
     }
+    if let Some(lock) = &config.lock {
+        check_lock(reader, lock);
+    }
     let mut containers = BTreeMap::new();
     for (number, container) in config.containers.iter().enumerate().filter(|(_, one)| !one.name.is_empty()) {
         if let Some(first) = containers.insert(&container.name, number) {
             let message = format!("`{}` is the name of `container[{first}]` too", container.name);
             reader.refuse(&format!("container[{number}].name"), message);
         }
+    }
+}
+
+/// Exactly one kind of lock, all of it encrypted.
+fn check_lock(reader: &mut Reader<'_>, lock: &Lock) {
+    let (etcd, fleetlock) = (reader.knows("lock.etcd"), reader.knows("lock.fleetlock"));
+    if etcd == fleetlock {
+        reader.refuse("lock", "exactly one of `etcd` and `fleetlock` is wanted");
+    }
+    no_twins(reader, "lock.etcd", lock.etcd.iter());
+    let places = lock.etcd.iter().enumerate().map(|(number, url)| (format!("lock.etcd[{number}]"), url));
+    for (path, url) in places.chain(lock.fleetlock.iter().map(|url| ("lock.fleetlock".to_owned(), url))) {
+        if !url.is_https() {
+            reader.refuse(&path, format!("`{url}` is not encrypted; use `https://`"));
+        }
+    }
+    if fleetlock && lock.group.contains(['_', '/']) {
+        reader.refuse("lock.group", "a FleetLock group has letters, digits, `.` and `-` only");
+    }
+    if fleetlock && !lock.certificate.is_empty() {
+        reader.refuse("lock.certificate", "it is for etcd only");
     }
 }
 

@@ -3,8 +3,8 @@
 use super::network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, Proxy, Route, Vlan};
 use super::reader::{Reader, Table, Value};
 use super::settings::{
-    Channel, Cluster, Container, Control, DEADLINE, Debug, Health, Hook, Log, Time, Update, UpdatePolicy,
-    Watchdog, Window,
+    Channel, Cluster, Container, Control, DEADLINE, Debug, Health, Hook, LOCK_GROUP, Lock, Log, Time, Update,
+    UpdatePolicy, Watchdog, Window,
 };
 use super::values::{
     Bytes, Certificate, Cidr, Cpus, Day, LinkName, Mac, PublicKey, RootDigest, Seconds, TimeOfDay, TimeZone,
@@ -270,6 +270,30 @@ fn cluster(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Cluster> {
     Some(Cluster { name: name?, endpoints: endpoints? })
 }
 
+fn lock(reader: &mut Reader<'_>, mut table: Table<'_>) -> Lock {
+    let certificates = |reader: &mut Reader<'_>, value: &Value<'_>| {
+        let wanted = "one or more certificates in PEM (`-----BEGIN CERTIFICATE-----` …) and nothing else";
+        reader.parsed(value, wanted, Certificate::parse_all)
+    };
+    let group = |reader: &mut Reader<'_>, value: &Value<'_>| {
+        let a_group = "a group: 1 to 128 letters, digits, `.`, `-`, `_` and `/`";
+        let good = |text: &str| {
+            (1..=128).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_/".contains(&b))
+        };
+        reader.parsed(value, a_group, |text| good(text).then(|| text.to_owned()))
+    };
+    let lock = Lock {
+        group: optional!(table, reader, "group", group).unwrap_or_else(|| LOCK_GROUP.into()),
+        etcd: table.get(reader, "etcd").map(|value| reader.some(&value, 16, plain_url)).unwrap_or_default(),
+        fleetlock: optional!(table, reader, "fleetlock", plain_url),
+        trust_roots: array!(table, reader, "trust-roots", 32, certificates).concat(),
+        certificate: optional!(table, reader, "certificate", certificates).unwrap_or_default(),
+    };
+    table.finish(reader);
+    lock
+}
+
 fn channel(reader: &mut Reader<'_>, mut table: Table<'_>) -> Option<Channel> {
     let a_key =
         "an Ed25519 public key in PEM (`-----BEGIN PUBLIC KEY-----` …), as in the key folder's `channel.pub`";
@@ -494,6 +518,7 @@ pub(super) fn machine(reader: &mut Reader<'_>, mut table: Table<'_>) -> MachineC
         time: part!("time", time).unwrap_or_default(),
         control: part!("control", control).unwrap_or_default(),
         cluster: part!("cluster", cluster).flatten(),
+        lock: part!("lock", lock),
         channel: part!("channel", channel).flatten(),
         update: part!("update", update).unwrap_or_default(),
         containers: tables!(table, reader, "container", MANY, container),

@@ -23,8 +23,8 @@ pub use network::{Addressing, Bond, BondMode, Dns, Interface, MIIMON, Network, P
 #[cfg(feature = "schema")]
 pub use schema::schema;
 pub use settings::{
-    Channel, Cluster, Container, Control, Debug, Health, Hook, Log, Time, Update, UpdatePolicy, Watchdog,
-    Window,
+    Channel, Cluster, Container, Control, Debug, Health, Hook, Lock, Log, Time, Update, UpdatePolicy,
+    Watchdog, Window,
 };
 pub use signed::{MAX_ENVELOPE, PAYLOAD_TYPE, Serial, Verified, payload, sign, verify};
 pub use values::{
@@ -65,6 +65,9 @@ pub struct MachineConfig {
     /// The cluster that the machine belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<Cluster>,
+    /// The reboot lock of its group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock: Option<Lock>,
     /// Where releases come from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<Channel>,
@@ -131,6 +134,7 @@ impl MachineConfig {
             time: Time::default(),
             control: Control::default(),
             cluster: None,
+            lock: None,
             channel: None,
             update: Update::default(),
             containers: Vec::new(),

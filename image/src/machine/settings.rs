@@ -61,6 +61,41 @@ pub struct Cluster {
     pub endpoints: Vec<Url>,
 }
 
+/// `[lock]`: the reboot lock of the machine's group. Exactly one of `etcd` and `fleetlock`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(deny_unknown_fields))]
+pub struct Lock {
+    /// The group: letters, digits, `.`, `-`, `_` and `/`, at most 128; `default` unless given. FleetLock knows no `_` and `/`.
+    #[cfg_attr(feature = "schema", schemars(default = "lock_group", length(min = 1, max = 128)))]
+    pub group: String,
+    /// Members of the etcd cluster that keeps it: URLs (https).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default, length(max = 16)))]
+    pub etcd: Vec<Url>,
+    /// A FleetLock server: its base URL (https).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleetlock: Option<Url>,
+    /// Certificates (PEM) of the authorities that sign the servers' certificates; those of the web unless given, and for etcd
+    /// none of those.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub trust_roots: Vec<Certificate>,
+    /// Certificate (PEM, with those that lead to its authority) of the machine's own key, issued by whom etcd trusts
+    /// (`ashlarctl update identity --request`); the one that the machine has signed itself unless given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(default))]
+    pub certificate: Vec<Certificate>,
+}
+
+/// The group of who names none.
+pub(super) const LOCK_GROUP: &str = "default";
+
+#[cfg(feature = "schema")]
+fn lock_group() -> String {
+    LOCK_GROUP.into()
+}
+
 /// `[channel]`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,21 +1,25 @@
 //! The engine: one thread that does one thing at a time, and what others may see of it meanwhile.
 
+mod locking;
 mod trial;
 mod work;
 
 use crate::channel::ARCHITECTURE;
 use crate::error::UpdateError;
 use crate::hardware::Hardware;
+use crate::lock::Locker;
 use crate::machine::{self, Boot, Next, Start};
 use crate::metrics::Counters;
 use crate::pid1::Pid1;
-use crate::saved::{Files, Saved};
+use crate::saved::{Files, PlacePhase, Saved};
 use ashlar_channel::Machine;
 use ashlar_image::control::{Request, Status};
 use ashlar_image::layout::Slot;
 use ashlar_image::machine::MachineConfig;
 use ashlar_image::report::ServicePhase;
-use ashlar_image::update::{Choice, HistoryEntry, UpdatePhase, UpdateReply, UpdateStatus, WhyEntry};
+use ashlar_image::update::{
+    Choice, HistoryEntry, LockPhase, LockStatus, UpdatePhase, UpdateReply, UpdateStatus, WhyEntry,
+};
 use ashlar_slots::entries::Entries;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -54,6 +58,10 @@ pub enum Command {
     Postpone(u64),
     /// Forget that a release has failed.
     Unbar(String),
+    /// Restart without an update, for this reason.
+    Reboot(String),
+    /// Tell by what etcd knows the machine.
+    Identity,
 }
 
 /// The answer to a command.
@@ -68,6 +76,7 @@ pub struct Shared {
     whys: Mutex<VecDeque<WhyEntry>>,
     history: Mutex<Vec<HistoryEntry>>,
     counters: Mutex<Counters>,
+    lock: Mutex<Option<(Locker, LockPhase, Option<String>)>>,
     /// Set by whoever wants the work under way to end.
     pub cancel: AtomicBool,
     /// Whether something long is done.
@@ -81,6 +90,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// The state.
     pub fn status(&self) -> UpdateStatus {
+        let mut status = lock(&self.status).clone();
+        let locker = lock(&self.lock).clone();
+        status.lock = locker.map(|(locker, phase, detail)| {
+            let seen = locker.status();
+            LockStatus { phase, detail: detail.or_else(|| seen.detail.clone()), ..seen }
+        });
+        status
+    }
+
+    /// The state without the lock.
+    fn status_alone(&self) -> UpdateStatus {
         lock(&self.status).clone()
     }
 
@@ -96,7 +116,7 @@ impl Shared {
 
     /// OpenMetrics text.
     pub fn metrics(&self) -> String {
-        crate::metrics::render(&self.status(), &lock(&self.counters))
+        crate::metrics::render(&lock(&self.status), &lock(&self.counters))
     }
 
     fn change(&self, change: impl FnOnce(&mut UpdateStatus)) {
@@ -138,6 +158,7 @@ pub struct Engine {
     config_at: Option<Instant>,
     trial: Option<trial::Trial>,
     hook: Option<trial::Running>,
+    locker: Option<(ashlar_image::machine::Lock, Locker)>,
     shared: Arc<Shared>,
     seed: String,
     clock: fn() -> i64,
@@ -168,6 +189,7 @@ impl Engine {
             config_at: None,
             trial: None,
             hook: None,
+            locker: None,
             shared,
             seed: String::new(),
             clock,
@@ -202,6 +224,10 @@ impl Engine {
             now,
         };
         let boot = machine::boot(&self.saved, &start);
+        if let Some(place) = &mut self.saved.place {
+            place.phase = machine::place_after_boot(place, &boot);
+            self.save()?;
+        }
         self.shared.change(|seen| {
             seen.running.clone_from(&status.image_version);
             status.slot.rsplit('-').next().unwrap_or_default().clone_into(&mut seen.slot);
@@ -237,6 +263,7 @@ impl Engine {
                 armed: true,
                 back: false,
                 time: now,
+                now: false,
             }));
         }
         self.show();
@@ -268,6 +295,8 @@ impl Engine {
         self.shared.change(|seen| {
             seen.phase = if self.trial.is_some() {
                 UpdatePhase::Trial
+            } else if saved.place.as_ref().is_some_and(|place| place.phase == PlacePhase::Wanted) {
+                UpdatePhase::Locking
             } else if saved.staged.is_some() {
                 UpdatePhase::Staged
             } else if seen.phase == UpdatePhase::Available {
@@ -334,17 +363,22 @@ impl Engine {
             Command::Apply(choice) => self.wanted(&choice).and_then(|(opened, offer)| {
                 begun(self);
                 self.stage_offer(opened, &offer, true, false)?;
-                self.restart()
+                self.restart_now()
             }),
             Command::Bundle(path, restart) => {
                 begun(self);
                 self.stage_bundle(&path, !restart)
-                    .and_then(|()| if restart { self.restart() } else { Ok(()) })
+                    .and_then(|()| if restart { self.restart_now() } else { Ok(()) })
             }
             Command::Cancel => self.cancel(),
             Command::Rollback => self.roll_back(),
             Command::Postpone(seconds) => self.postpone(seconds),
             Command::Unbar(version) => self.unbar(&version),
+            Command::Reboot(reason) => self.order_reboot(&reason),
+            Command::Identity => {
+                let _ = answer.send(self.identity());
+                return;
+            }
         };
         match result {
             Ok(()) => {
@@ -384,6 +418,11 @@ impl Engine {
 
     fn tick(&mut self) {
         self.refresh_configuration();
+        if self.config_at.is_none() {
+            // Without it, nothing is known of windows and of the lock.
+            return;
+        }
+        self.tend_place();
         if self.trial.is_some() {
             if let Err(error) = self.judge_trial() {
                 eprintln!("{error}");
@@ -403,6 +442,7 @@ impl Engine {
             now,
         ) {
             Next::Wait(at, what) => {
+                self.want_no_place();
                 let when = if at == i64::MAX { String::new() } else { format!("at {}: ", work::time(at)) };
                 self.shared.change(|seen| seen.next = format!("{when}{what}"));
                 self.show();
@@ -415,7 +455,22 @@ impl Engine {
             }
             Next::Check => self.automatic(),
             Next::Restart => {
-                if let Err(error) = self.automatic_restart() {
+                let to = self.saved.staged.as_ref().map(|staged| staged.version.clone());
+                let reason = to.as_ref().map(|to| format!("update to release {to}")).unwrap_or_default();
+                if self.has_place(to, &reason)
+                    && let Err(error) = self.automatic_restart()
+                {
+                    self.failed("restart", &error);
+                }
+            }
+            Next::Reboot(reason) => {
+                // What the firmware was told to start is what it will be about.
+                let armed = self.saved.staged.as_ref().filter(|staged| staged.armed);
+                let to = armed.map(|staged| staged.version.clone());
+                if self.has_place(to, &reason)
+                    && let Err(error) = self.reboot(&reason)
+                {
+                    self.saved.reboot = None;
                     self.failed("restart", &error);
                 }
             }

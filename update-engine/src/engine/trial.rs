@@ -4,7 +4,7 @@ use super::Engine;
 use crate::channel;
 use crate::error::UpdateError;
 use crate::health::{self, Check};
-use crate::saved::Staged;
+use crate::saved::{PlacePhase, Staged};
 use ashlar_fetch::{Http, HttpOptions};
 use ashlar_image::control::{Request, ServiceAction, TrialFailure};
 use ashlar_image::machine::Hook;
@@ -162,6 +162,9 @@ impl Engine {
     pub(super) fn committed(&mut self, version: &str) -> Result<(), UpdateError> {
         self.saved.staged = None;
         self.saved.failure = None;
+        if let Some(place) = &mut self.saved.place {
+            place.phase = PlacePhase::Leaving { good: true };
+        }
         self.saved.post_boot_pending = true;
         self.saved.postponed_until = 0;
         self.save()?;

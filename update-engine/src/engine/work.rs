@@ -243,6 +243,7 @@ impl Engine {
             armed: false,
             back: false,
             time: self.now(),
+            now: false,
         };
         self.saved.staged = Some(staged);
         self.saved.postponements = 0;
@@ -280,9 +281,12 @@ impl Engine {
         if staged.back {
             // Judged and ordered when somebody asked for it.
             self.run_pre_reboot()?;
+            self.check_place()?;
         } else {
             let enabled = self.judge_again(&staged)?;
             self.run_pre_reboot()?;
+            // Before the firmware is told: a machine without a place must not start it by chance.
+            self.check_place()?;
             self.arm(&enabled)?;
         }
         self.shared.decide(format!("the machine restarts into release {}", staged.version), self.now());
@@ -334,6 +338,9 @@ impl Engine {
 
     /// Takes a staged release back.
     pub(super) fn cancel(&mut self) -> Result<(), UpdateError> {
+        if self.saved.reboot.take().is_some() {
+            self.save()?;
+        }
         let Some(staged) = self.saved.staged.clone() else { return Ok(()) };
         self.forget_staged()?;
         self.note(&staged.version, "cancelled", "somebody asked for it");
@@ -381,6 +388,7 @@ impl Engine {
             armed: true,
             back: true,
             time: self.now(),
+            now: false,
         });
         self.save()?;
         let back = format!("back from {}", status.image_version);
@@ -393,7 +401,7 @@ impl Engine {
             time: self.now(),
         });
         self.save()?;
-        self.restart()
+        self.restart_now()
     }
 
     /// What staging would do.
