@@ -347,7 +347,7 @@ mod tests {
             let saved = Saved { postponed_until: until, ..saved(Some(staged(armed))) };
             let next = next(&saved, &automatic(), true, session, 0, now);
             if next == Next::Restart {
-                prop_assert!((7200..10_800).contains(&(now % 86_400)) && now >= until && !session);
+                prop_assert!((7200..=10_800).contains(&(now % 86_400)) && now >= until && !session);
             }
             if let Next::Wait(at, _) = next {
                 prop_assert!(at > now);

@@ -31,7 +31,7 @@ const fn weekday(day: Day) -> Weekday {
 
 /// The window that begins on the day of `at`, if there is one: from and to, seconds since 1970. It begins at the time that a
 /// clock on the wall shows; where summer time leaves that time out, at the moment of the change. It is as long as it
-/// says, whatever the clocks do meanwhile.
+/// says, whatever the clocks do meanwhile; the second in which it ends belongs to it.
 fn on_day(window: &Window, at: &Zoned) -> Option<(i64, i64)> {
     if !window.days.is_empty() && !window.days.iter().any(|day| weekday(*day) == at.weekday()) {
         return None;
@@ -56,7 +56,7 @@ fn upcoming(window: &Window, now: i64) -> impl Iterator<Item = (i64, i64)> + '_ 
 
 /// Whether one of the windows is open at `now`, seconds since 1970. Without any window the machine may restart at any time.
 pub fn is_open(windows: &[Window], now: i64) -> bool {
-    windows.is_empty() || windows.iter().any(|w| upcoming(w, now).any(|(from, to)| from <= now && now < to))
+    windows.is_empty() || windows.iter().any(|w| upcoming(w, now).any(|(from, to)| from <= now && now <= to))
 }
 
 /// When the next window opens, seconds since 1970: `now` if one is open.
@@ -90,16 +90,21 @@ mod tests {
     fn begin_and_end_to_the_second() {
         let daily = [window(&[], "02:33", 36_000, "UTC")];
         assert!(is_open(&daily, at("2026-11-25T02:33:00Z")));
-        assert!(is_open(&daily, at("2026-11-25T12:32:59Z")));
-        assert!(!is_open(&daily, at("2026-11-25T12:33:00Z")));
+        assert!(is_open(&daily, at("2026-11-25T12:33:00Z")), "as locksmith has it");
+        assert!(!is_open(&daily, at("2026-11-25T12:33:01Z")));
         assert!(!is_open(&daily, at("2026-11-25T02:32:59Z")));
         let later = at("2026-11-25T12:33:01Z");
         assert_eq!(next_open(&daily, later), Some(later + 13 * 3600 + 59 * 60 + 59));
         // Over midnight, and over the end of a week.
         let saturday = [window(&[Day::Sat], "23:05", 11 * 3600, "UTC")];
         assert!(is_open(&saturday, at("2026-11-29T09:33:01Z")));
-        assert!(!is_open(&saturday, at("2026-11-29T10:05:00Z")));
-        assert_eq!(next_open(&saturday, at("2026-11-29T10:05:00Z")), Some(at("2026-12-05T23:05:00Z")));
+        assert!(!is_open(&saturday, at("2026-11-29T10:05:01Z")));
+        assert_eq!(next_open(&saturday, at("2026-11-29T10:05:01Z")), Some(at("2026-12-05T23:05:00Z")));
+        // What is no window is told by the configuration.
+        for bad in ["25:00", "14", "-1:00", "foo"] {
+            assert_eq!(TimeOfDay::parse(bad), None, "{bad}");
+        }
+        assert!(Day::ALL.iter().all(|(name, _)| *name != "foo" && name.len() == 3));
         assert!(is_open(&[], 0));
         assert_eq!(next_open(&[], 7), Some(7));
     }
@@ -140,10 +145,10 @@ mod tests {
             if start > now {
                 prop_assert!(!is_open(&window, start - 1) || length > 22 * 3600);
                 let end = start + i64::try_from(length).unwrap();
-                prop_assert!(is_open(&window, end - 1));
+                prop_assert!(is_open(&window, end));
                 // The next day's may follow at once.
                 if length < 22 * 3600 {
-                    prop_assert!(!is_open(&window, end), "{} {}", start, end);
+                    prop_assert!(!is_open(&window, end + 1), "{} {}", start, end);
                 }
             }
         }

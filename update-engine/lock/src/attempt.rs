@@ -61,8 +61,10 @@ pub fn attempt(seen: &Snapshot, wanted: &Holder, in_turn: bool, now: i64) -> Att
     if own.is_some_and(|own| own.token == wanted.token && own.failure.is_none()) {
         return Attempt::Have;
     }
+    let behind = |free: u32| if free == 0 { Attempt::Wait(Refusal::Full) } else { Attempt::Behind };
+    // Seen at once by most of thousands that wait.
     if in_turn && own.is_none() && !its_turn(seen, &wanted.id, seen.semaphore.max) {
-        return Attempt::Behind;
+        return behind(seen.semaphore.available());
     }
     let mut semaphore = seen.semaphore.clone();
     let mut events = Vec::new();
@@ -81,7 +83,7 @@ pub fn attempt(seen: &Snapshot, wanted: &Holder, in_turn: bool, now: i64) -> Att
     }
     if in_turn && semaphore.holder(&wanted.id).is_none() && !its_turn(seen, &wanted.id, semaphore.available())
     {
-        return if semaphore.available() == 0 { Attempt::Wait(Refusal::Full) } else { Attempt::Behind };
+        return behind(semaphore.available());
     }
     match semaphore.lock(wanted.clone(), now) {
         Ok(event) => {

@@ -16,7 +16,7 @@ pub const HEADER: &str = "fleet-lock-protocol";
 /// Longest answer in bytes.
 const MAX_ANSWER: u64 = 64 << 10;
 /// Longest time for an answer: a server may drain the machine first.
-const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(120);
 /// Application ID of FleetLock's machine IDs.
 const APPLICATION: [u8; 16] =
     [0xde, 0x35, 0x10, 0x6b, 0x6e, 0xc2, 0x46, 0x88, 0xb6, 0x3a, 0xfd, 0xda, 0xa1, 0x56, 0x67, 0x9b];
@@ -113,11 +113,18 @@ pub struct FleetLock {
 
 impl FleetLock {
     /// For the server at `base`, for example `https://lock.example/fleet`; what it needs is appended to the path. `roots` are
-    /// the authorities that are trusted, in PEM; those of the web if there are none.
+    /// the authorities that are trusted, in PEM; those of the web if there are none. An answer may take `deadline`, usually
+    /// [`DEADLINE`].
     ///
     /// # Errors
     /// [`FleetLockError::Setting`].
-    pub fn new(base: &str, group: &str, id: &HolderId, roots: &[Vec<u8>]) -> Result<Self, FleetLockError> {
+    pub fn new(
+        base: &str,
+        group: &str,
+        id: &HolderId,
+        roots: &[Vec<u8>],
+        deadline: Duration,
+    ) -> Result<Self, FleetLockError> {
         let setting = |text: String| FleetLockError::Setting(text);
         if !base.starts_with("https://") && !base.starts_with("http://") || base.contains(['?', '#']) {
             return Err(setting(format!("`{base}` is no address of a FleetLock server")));
@@ -140,7 +147,7 @@ impl FleetLock {
             .max_redirects_will_error(false)
             .proxy(None)
             .user_agent(concat!("ashlar/", env!("CARGO_PKG_VERSION")))
-            .timeout_global(Some(DEADLINE))
+            .timeout_global(Some(deadline))
             .timeout_connect(Some(Duration::from_secs(15)))
             .build();
         let agent = Agent::with_parts(config, DefaultConnector::default(), ashlar_fetch::Names);
@@ -229,9 +236,12 @@ mod tests {
     fn settings() {
         let id: HolderId = "a".parse().unwrap();
         for (base, group) in [("ftp://a", "x"), ("http://a?b", "x"), ("http://a", "a b"), ("http://a", "")] {
-            assert_eq!(FleetLock::new(base, group, &id, &[]).unwrap_err().kind(), "client_failed_build");
+            assert_eq!(
+                FleetLock::new(base, group, &id, &[], DEADLINE).unwrap_err().kind(),
+                "client_failed_build"
+            );
         }
-        assert!(FleetLock::new("http://a/", "x", &id, &[b"no".to_vec()]).is_err());
-        assert!(FleetLock::new("http://a/fleet_lock", "work.er-1", &id, &[]).is_ok());
+        assert!(FleetLock::new("http://a/", "x", &id, &[b"no".to_vec()], DEADLINE).is_err());
+        assert!(FleetLock::new("http://a/fleet_lock", "work.er-1", &id, &[], DEADLINE).is_ok());
     }
 }

@@ -4,7 +4,7 @@ use super::{Identity, View};
 use ashlar_image::machine::{Certificate, Lock as Settings};
 use ashlar_image::update::LockHolder;
 use ashlar_lock::attempt::gone;
-use ashlar_lock::fleetlock::{FleetLock, FleetLockError, app_specific_id};
+use ashlar_lock::fleetlock::{DEADLINE, FleetLock, FleetLockError, app_specific_id};
 use ashlar_lock::{Etcd, EtcdOptions, Granted, HolderId, Lock, LockError, Refusal, Request, Turn};
 use std::fmt::Debug;
 use std::path::Path;
@@ -46,8 +46,8 @@ pub fn open(settings: &Settings, machine_id: &str, folder: &Path) -> Result<Box<
         let id: HolderId = id.parse().map_err(|error| format!("{error}"))?;
         let roots: Vec<Vec<u8>> =
             settings.trust_roots.iter().map(|root| root.to_string().into_bytes()).collect();
-        let server =
-            FleetLock::new(url.as_str(), &settings.group, &id, &roots).map_err(|error| error.to_string())?;
+        let server = FleetLock::new(url.as_str(), &settings.group, &id, &roots, DEADLINE)
+            .map_err(|error| error.to_string())?;
         return Ok(Box::new(FleetPlace { server }));
     }
     let id: HolderId = machine_id.parse().map_err(|error| format!("the machine ID: {error}"))?;
