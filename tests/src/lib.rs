@@ -8,12 +8,15 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)] // what is used by tests only fails a test by it
 
 pub mod case;
+pub mod channel;
 pub mod desk;
 pub mod disk;
+pub mod etcd;
 pub mod folders;
 pub mod lab;
 pub mod machine;
 pub mod nginx;
+pub mod node;
 pub mod partition;
 pub mod programs;
 pub mod release;

@@ -1,25 +1,20 @@
 //! A machine through its updates: good ones, bad ones, and back.
 #![allow(clippy::unwrap_used)] // a test fails by it
 
-use ashlar_image::update::{HistoryEntry, UpdatePhase, UpdatePlan, UpdateStatus, WhyEntry};
+use ashlar_image::update::{HistoryEntry, UpdatePhase, UpdatePlan, WhyEntry};
 use ashlar_qemu::{DiskFormat, Forward, Machine, MachineConfig, Network};
 use ashlar_tests::case::Case;
+use ashlar_tests::channel::Channel;
 use ashlar_tests::desk::Desk;
 use ashlar_tests::lab::API_PORT;
 use ashlar_tests::machine::{CONTAINER_PORT, UP, machine, ready};
 use ashlar_tests::nginx::Nginx;
-use ashlar_tests::partition::Partition;
+use ashlar_tests::node::{Node, Running, STAGED};
 use ashlar_tests::programs::Run;
-use ashlar_tests::release::Built;
 use ashlar_tests::{built, skip, sparse, tools};
-use serde::de::DeserializeOwned;
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How long staging may take under emulation.
-const STAGED: Duration = Duration::from_secs(180);
+use std::time::Instant;
 
 /// Stops PID 1, as a debugger does, and leaves it so.
 const HANG: &str = r#"
@@ -46,172 +41,8 @@ fn hanging_program(case: &Case) -> PathBuf {
     program
 }
 
-/// The releases of the test beside one another, and the channel that offers them.
-struct Channel {
-    case: Case,
-    repository: PathBuf,
-}
-
-impl Channel {
-    fn new(built: &Built) -> Self {
-        let case = Case::of(built);
-        let repository = case.path("repository");
-        let channel = Self { case, repository };
-        let _ = channel
-            .ashlar(&[
-                "channel",
-                "new",
-                "REPOSITORY",
-                "--image-id",
-                "container-host",
-                "--channel",
-                "stable",
-                "--keys",
-                "KEYS",
-            ])
-            .ok();
-        channel
-    }
-
-    fn ashlar(&self, arguments: &[&str]) -> Run {
-        let arguments: Vec<&str> = arguments
-            .iter()
-            .map(|argument| match *argument {
-                "REPOSITORY" => self.repository.to_str().unwrap(),
-                "KEYS" => self.case.keys.to_str().unwrap(),
-                other => other,
-            })
-            .collect();
-        Run::of(&mut self.case.ashlar(&arguments))
-    }
-
-    /// Builds a release of this version, with the recipe changed, and offers it.
-    fn release(&self, version: &str, changes: &[(&str, &str)]) -> PathBuf {
-        let recipe = std::fs::read_to_string(self.case.path("recipe.toml")).unwrap();
-        let mut text = recipe.replacen("version = \"1\"", &format!("version = \"{version}\""), 1);
-        for (old, new) in changes {
-            assert!(text.contains(old), "`{old}` is not in the recipe");
-            text = text.replacen(old, new, 1);
-        }
-        let name = format!("recipe-{version}.toml");
-        self.case.write(&name, text);
-        std::fs::copy(self.case.path("recipe.lock"), self.case.path(format!("recipe-{version}.lock")))
-            .unwrap();
-        let _ = self.ashlar(&["build", &name, "-o", version, "--keys", "KEYS"]).ok();
-        let out = self.case.path(version);
-        let _ = self
-            .ashlar(&[
-                "channel",
-                "add-release",
-                "REPOSITORY",
-                out.to_str().unwrap(),
-                "--channel",
-                "stable",
-                "--keys",
-                "KEYS",
-            ])
-            .ok();
-        out
-    }
-}
-
-/// A machine that is asked over the network, through all its starts.
-struct Lab {
-    desk: Desk,
-    config: MachineConfig,
-    fingerprint: OnceCell<String>,
-}
-
-impl Lab {
-    fn start(&self) -> Running<'_> {
-        let machine = Machine::start(&self.config).unwrap();
-        let port = machine.forwards().iter().find(|forward| forward.guest == API_PORT).unwrap().host;
-        Running { lab: self, machine, node: format!("127.0.0.1:{port}") }
-    }
-
-    fn partition(&self, label: &str) -> Partition {
-        let stopped = ashlar_qemu::Stopped::open(self.config.folder.as_ref().unwrap()).unwrap();
-        Partition::of(&stopped.disk(0).unwrap(), label)
-    }
-}
-
-struct Running<'a> {
-    lab: &'a Lab,
-    machine: Machine,
-    node: String,
-}
-
-impl Running<'_> {
-    fn run(&self, arguments: &[&str]) -> Run {
-        let trust = [
-            "--node",
-            &self.node,
-            "--fingerprint",
-            self.lab.fingerprint.get().unwrap(),
-            "--identity",
-            "admin.pem",
-            "--json",
-        ];
-        self.lab.desk.ctl(&[&trust[..], arguments].concat())
-    }
-
-    /// Asks until the machine answers.
-    fn ask<T: DeserializeOwned>(&self, arguments: &[&str]) -> T {
-        let until = Instant::now() + UP;
-        loop {
-            let run = self.run(arguments);
-            if let Ok(answer) = serde_json::from_str(&run.stdout) {
-                return answer;
-            }
-            assert!(Instant::now() < until, "{run}\n{}", self.machine.console());
-            std::thread::sleep(Duration::from_millis(700));
-        }
-    }
-
-    fn status(&self) -> UpdateStatus {
-        self.ask(&["update", "status"])
-    }
-
-    /// Waits until the engine is in this phase.
-    fn until(&self, what: &str, limit: Duration, is: impl Fn(&UpdateStatus) -> bool) -> UpdateStatus {
-        let until = Instant::now() + limit;
-        loop {
-            let status = self.status();
-            if is(&status) {
-                return status;
-            }
-            assert!(Instant::now() < until, "{what}: {status:?}\n{}", self.machine.console());
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    /// Waits until the release that runs was found good.
-    fn committed(&self, version: &str) {
-        let status = self
-            .until("commit", UP, |status| status.phase == UpdatePhase::Idle && !status.running.is_empty());
-        assert_eq!(status.running, version, "{status:?}\n{}", self.machine.console());
-    }
-
-    /// Updates to a version and waits for the end of this start of the machine.
-    fn update_to(self, version: &str) {
-        let run = self.run(&["update", "apply", "--version", version, "--no-wait"]);
-        assert_eq!(run.code, Some(0), "{run}");
-        self.restarts();
-    }
-
-    fn restarts(self) {
-        let exit = self.machine.wait_exit(STAGED);
-        let exit = exit.unwrap_or_else(|error| panic!("{error}\n{}", self.machine.console()));
-        assert_eq!(exit.reason.as_deref(), Some("guest-reset"), "{exit}\n{}", self.machine.console());
-    }
-
-    fn switch_off(self) {
-        let _ = self.machine.power_down(UP).unwrap();
-    }
-}
-
 /// The trial of a release fails: the machine restarts by itself and comes up with the old one, which knows why.
-fn fails<'a>(lab: &'a Lab, version: &str, check: &str, words: &[&str]) -> Running<'a> {
+fn fails<'a>(lab: &'a Node<'_>, version: &str, check: &str, words: &[&str]) -> Running<'a> {
     let trial = Machine::start(&lab.config).unwrap();
     let exit = trial.wait_exit(UP);
     exit.unwrap_or_else(|error| panic!("{version} does not end: {error}\n{}", trial.console()));
@@ -239,7 +70,7 @@ fn fails<'a>(lab: &'a Lab, version: &str, check: &str, words: &[&str]) -> Runnin
 }
 
 /// The slot of a machine that is off, beside the release that should be in it.
-fn holds(lab: &Lab, letter: char, release: &Path) {
+fn holds(lab: &Node<'_>, letter: char, release: &Path) {
     for (part, file) in [("esp", "esp.img"), ("root", "root.erofs"), ("verity", "root.verity")] {
         let wanted = std::fs::read(release.join(file)).unwrap();
         let found = lab.partition(&format!("{part}-{letter}")).read(0, wanted.len());
@@ -298,11 +129,10 @@ fn a_machine_goes_through_its_updates() {
         watchdog: true,
         ..machine(built, &disk)
     };
-    let lab = Lab { desk, config, fingerprint: OnceCell::new() };
+    let lab = Node::new(&desk, config);
 
     // 1.0 runs and says what it would do.
     let running = lab.start();
-    lab.fingerprint.set(format!("sha256:{}", lab.desk.fingerprint(&running.node))).unwrap();
     running.committed("1.0");
     let plan: UpdatePlan = running.ask(&["update", "plan", "--version", "1.1"]);
     assert_eq!(

@@ -416,7 +416,8 @@ impl Engine {
         }
     }
 
-    fn tick(&mut self) {
+    /// Does what is due, once.
+    pub fn tick(&mut self) {
         self.refresh_configuration();
         if self.config_at.is_none() {
             // Without it, nothing is known of windows and of the lock.

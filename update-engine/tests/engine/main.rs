@@ -1,0 +1,111 @@
+//! The whole engine with a real repository on a real web server; disks, firmware and PID 1 are models.
+#![allow(clippy::unwrap_used)] // a test fails by it
+
+mod lab;
+mod lock;
+
+use ashlar_channel::Document;
+use ashlar_image::digest::Digest;
+use ashlar_image::layout::Slot;
+use ashlar_image::release::Release;
+use ashlar_image::update::{Choice, UpdatePhase, UpdateReply};
+use ashlar_slots::model::{Machine, Recorder, power_cuts};
+use ashlar_update::engine::Command;
+use lab::{Lab, clock, content, late};
+use std::io::Read;
+
+#[test]
+fn a_release_is_staged_with_and_without_ranges() {
+    let (one, two) = (content(1), content(2));
+    for ranges in [true, false] {
+        let lab = Lab::new(&one, &two, ranges, |_, _| {});
+        let (plan, _) = lab.order(Command::Plan(Choice::default()), clock);
+        let Ok(UpdateReply::Plan(plan)) = plan else { panic!("{plan:?}") };
+        let root = plan.parts.iter().find(|part| part.part == "root").unwrap();
+        assert!(root.fetch <= 22 && root.copy >= 270, "what has moved is copied: {plan:?}");
+        assert!(lab.recorder.steps().is_empty(), "a plan writes nothing");
+        let (result, shared) = lab.stage();
+        result.unwrap();
+        assert_eq!(shared.status().phase, UpdatePhase::Staged);
+        let mut machine = lab.recorder.machine();
+        for (role, part) in &two.parts {
+            assert!(machine.disks[&(Slot::B, *role)].starts_with(part), "{role:?}");
+        }
+        let signed = [&one, &two].map(|content| content.release.uki.artifact.sha256);
+        assert_eq!(machine.start(&signed), Some(Slot::B), "once");
+        assert_eq!(machine.start(&signed), Some(Slot::A), "and back");
+        // The machine has restarted, and the old release runs: it has failed.
+        let again = Lab { folder: lab.folder, recorder: Recorder::new(machine), init: lab.init };
+        let (_, shared) = again.order(Command::Check, clock);
+        let barred = shared.status().barred;
+        assert_eq!((barred[0].version.as_str(), barred[0].check.as_str()), ("1.2", "start"));
+        let (result, _) = again.stage();
+        assert!(result.unwrap_err().to_string().contains("has failed on this machine"));
+    }
+}
+
+#[test]
+fn what_is_refused() {
+    let (one, two) = (content(1), content(2));
+    let lab = |change: fn(&mut Document, &mut Vec<u8>)| Lab::new(&one, &two, true, change);
+    lab(|_, json| json.push(b' ')).refused("its SHA-256 is", clock);
+    lab(|document, _| document.image_id = "other".into())
+        .refused("the channel is for the image `other`", clock);
+    lab(|document, _| document.architecture = "aarch64".into()).refused("the channel is for aarch64", clock);
+    lab(|document, _| document.releases[0].withdrawn = Some("loses data".into()))
+        .refused("loses data", clock);
+    lab(|document, json| {
+        let text = String::from_utf8(json.clone()).unwrap().replace("\"host\"", "\"else\"");
+        *json = text.into_bytes();
+        document.releases[0].release = Digest::of(&*json);
+    })
+    .refused("it is one of the image `else`", clock);
+    lab(|document, json| {
+        let mut release: Release = serde_json::from_slice(json).unwrap();
+        release.slot.root.size = 5 << 30;
+        *json = serde_json::to_vec(&release).unwrap();
+        document.releases[0].release = Digest::of(&*json);
+    })
+    .refused("has 5368709120 bytes", clock);
+    lab(|_, _| {}).refused("the timestamp metadata expired", late);
+    // A mirror that gives other bytes than were signed.
+    let damaged = lab(|_, _| {});
+    let folder = damaged.folder.path().join("channel/targets/releases/host/1.2");
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "frames") {
+            let mut bytes = Vec::new();
+            std::fs::File::open(&path).unwrap().read_to_end(&mut bytes).unwrap();
+            let middle = bytes.len() / 40;
+            bytes[middle] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    damaged.refused("is not what was signed", clock);
+}
+
+#[test]
+fn the_power_goes_at_any_moment_of_a_whole_update() {
+    let (one, two) = (content(1), content(2));
+    let lab = Lab::new(&one, &two, true, |_, _| {});
+    let before = lab.recorder.machine();
+    lab.stage().0.unwrap();
+    let signed = [&one, &two].map(|content| content.release.uki.artifact.sha256);
+    let whole = |machine: &Machine, slot: Slot| {
+        [&one, &two].into_iter().any(|content| {
+            content.parts.iter().all(|(role, part)| machine.disks[&(slot, *role)].starts_with(part))
+        })
+    };
+    let states = power_cuts(&before, &lab.recorder.steps(), 6, 0xE41, |step, state| {
+        let mut machine = state.clone();
+        for start in 1..=2 {
+            let slot = machine
+                .start(&signed)
+                .unwrap_or_else(|| panic!("step {step}: nothing starts at start {start}"));
+            assert!(whole(&machine, slot), "step {step}: slot {slot:?} starts and is not whole");
+        }
+        assert!(!machine.loads(Slot::B, &signed) || whole(&machine, Slot::B), "step {step}");
+    });
+    println!("{states} states of a whole update, each starts whole");
+    assert!(states > 1000, "{states}");
+}
