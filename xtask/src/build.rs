@@ -10,6 +10,9 @@ const INIT_TARGET: &str = "x86_64-unknown-linux-gnu";
 const MACHINE: [(&str, &str); 3] =
     [("ashlar-init", "ashlar-init"), ("ashlar-control", "ashlarctl"), ("ashlar-update", "ashlar-update")];
 
+/// What builds the programs of the owner's and the operator's computer: `ashlar` and `lockctl`.
+const DESK: &[&str] = &["--package", "ashlar-builder", "--package", "ashlar-lockctl"];
+
 /// Name of the variable with a folder of programs that were built already.
 pub const PROGRAMS: &str = "ASHLAR_PROGRAMS";
 
@@ -20,19 +23,19 @@ pub fn programs() -> Result<PathBuf, String> {
 
 /// Builds and gives the folder with the programs.
 pub fn build() -> Result<PathBuf, String> {
-    cargo(&["build", "--release", "--package", "ashlar-builder"])?;
-    of_machine_and(&target().join("release/ashlar"))
+    cargo(&[&["build", "--release"], DESK].concat())?;
+    of_machine_and(&target().join("release"))
 }
 
 /// As [`build`], but with the `ashlar` that its own tests have compiled already: the programs of the machine are the ones
 /// that users have, and to make a second builder would take longer than to test it.
 pub fn for_tests() -> Result<PathBuf, String> {
-    cargo(&["build", "--package", "ashlar-builder"])?;
-    of_machine_and(&target().join("debug/ashlar"))
+    cargo(&[&["build"], DESK].concat())?;
+    of_machine_and(&target().join("debug"))
 }
 
-/// Builds the programs of the machine and gives a folder with them and `ashlar`.
-fn of_machine_and(ashlar: &Path) -> Result<PathBuf, String> {
+/// Builds the programs of the machine and gives a folder with them and those in `desk`.
+fn of_machine_and(desk: &Path) -> Result<PathBuf, String> {
     // Static, so that the program does not depend on the libraries of the machine that built it. `--remap-path-prefix`
     // keeps the folder of the build out of it.
     let home = std::env::var("CARGO_HOME")
@@ -52,7 +55,7 @@ fn of_machine_and(ashlar: &Path) -> Result<PathBuf, String> {
     let folder = target().join("ashlar");
     std::fs::create_dir_all(&folder).map_err(|e| format!("cannot create `{}`: {e}", folder.display()))?;
     let of_machine = MACHINE.map(|(_, program)| target().join(INIT_TARGET).join("release").join(program));
-    for from in of_machine.into_iter().chain([ashlar.to_owned()]) {
+    for from in of_machine.into_iter().chain(["ashlar", "lockctl"].map(|program| desk.join(program))) {
         let name = from.file_name().unwrap_or_default();
         // By renaming: a running program cannot be written to.
         let (new, to) = (folder.join(".new"), folder.join(name));

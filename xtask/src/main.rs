@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod guest;
 mod judges;
+mod machines;
 mod run;
 mod setup;
 mod test;

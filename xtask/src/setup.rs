@@ -11,6 +11,7 @@ const PACKAGES: &[&str] = &[
     "chrony",
     "cpio",
     "cryptsetup-bin",
+    "curl",
     "debian-archive-keyring",
     "diffutils",
     "dnsmasq-base",
@@ -19,6 +20,8 @@ const PACKAGES: &[&str] = &[
     "e2fsprogs",
     "efitools",
     "erofs-utils",
+    "etcd-client",
+    "etcd-server",
     "fdisk",
     "gcc",
     "gdisk",
@@ -28,6 +31,7 @@ const PACKAGES: &[&str] = &[
     "libc-bin",
     "libc6-dev",
     "libfaketime",
+    "libprotobuf-dev",
     "mmdebstrap",
     "mount",
     "mtools",
@@ -39,6 +43,7 @@ const PACKAGES: &[&str] = &[
     "osslsigncode",
     "ovmf",
     "passwd",
+    "protobuf-compiler",
     "python3-jsonschema",
     "python3-venv",
     "qemu-system-x86",
@@ -60,8 +65,13 @@ const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// The packages that start a service when they are installed. The tests start their own.
-const SERVICES: &[&str] = &["chrony", "docker-registry", "nginx"];
+/// The packages that start a service when they are installed, and the service. The tests start their own.
+const SERVICES: &[(&str, &str)] = &[
+    ("chrony", "chrony"),
+    ("docker-registry", "docker-registry"),
+    ("etcd-server", "etcd"),
+    ("nginx", "nginx"),
+];
 
 /// Whether dpkg knows a package as installed.
 fn installed(package: &str) -> bool {
@@ -101,7 +111,7 @@ pub fn packages() -> Result<(), String> {
     as_root(&["apt-get", "-q", "update"])?;
     as_root(&[&["apt-get", "-q", "install", "-y", "--no-install-recommends"], missing.as_slice()].concat())?;
     // Only those of packages that were not here: a service that was is somebody's.
-    for service in SERVICES.iter().filter(|service| missing.contains(*service)) {
+    for (_, service) in SERVICES.iter().filter(|(package, _)| missing.contains(package)) {
         // Debian's own ways to services, with systemd and without.
         as_root(&["invoke-rc.d", service, "stop"])?;
         as_root(&["update-rc.d", service, "disable"])?;

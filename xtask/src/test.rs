@@ -1,7 +1,7 @@
 //! `cargo xtask test`: what `.ci/run` calls.
 
 use crate::run::{cargo, cargo_with};
-use crate::{build, judges};
+use crate::{build, judges, machines};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::time::Instant;
 
@@ -67,7 +67,5 @@ pub fn test() -> Result<(), String> {
     steps.run("crates", || cargo_with(&crates, &environment))?;
     let programs = steps.run("programs", build::for_tests)?.display().to_string();
     environment.push((PROGRAMS, &programs));
-    steps.run("machines", || {
-        cargo_with(&["test", "--package", "ashlar-tests", "--no-fail-fast"], &environment)
-    })
+    steps.run("machines", || machines::test(&environment))
 }
