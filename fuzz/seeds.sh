@@ -637,6 +637,28 @@ make_channel_document() {
 END
 }
 
+# Taken from what the crates' tests make, or none: kept as they are.
+make_blocks_frame() { :; }
+make_blocks_index() { :; }
+make_firmware_start() { :; }
+make_load_option() { :; }
+make_tuf_metadata() { :; }
+
+make_update_request() {
+    echo '{"op":"stage","version":"1.1","now":true}' | seed stage
+    echo '{"op":"reboot","reason":"a disk"}' | seed reboot
+}
+
+make_lock_semaphore() {
+    seed full <<END
+{"version":1,"max":2,"holders":[{"id":"a","token":"01","since":1800000000,"reason":"update","from":"1.0","to":"1.1","deadline":1800000600,"failure":"network"},
+{"id":"b","token":"02","since":-1}],"stale":{"after":60,"automatic":true},"gate":{"share":0.1,"at_least":3},
+"results":[{"release":"1.1","good":1,"failed":2,"stopped":"2 of 3"}],"changes":18446744073709551615}
+END
+    echo '{"client_params":{"id":"c988","group":"workers"}}' | seed fleetlock
+    echo '{"kind":"lock_held","value":"by a"}' | seed failure
+}
+
 make_sbom() {
     printf '{"payloadType":"application/vnd.in-toto+json","payload":"e30=","signatures":[{"keyid":"k","sig":"c2lnbmF0dXJl"}]}' | chosen 00 envelope
     chosen 01 copyright <<'END'

@@ -2,7 +2,8 @@
 
 use crate::error::UpdateError;
 use ashlar_channel::{
-    Decision, Document, MAX_DOCUMENT, Machine, Offer, Options, Why, document_target, release_target, select,
+    Decision, Document, MAX_DOCUMENT, Machine, Offer, Options, Why, compare, document_target, release_target,
+    select,
 };
 use ashlar_fetch::{Bandwidth, Bundle, Http, HttpOptions, Source};
 use ashlar_image::digest::Digest;
@@ -74,9 +75,23 @@ pub fn server(config: &MachineConfig) -> Result<Box<dyn Source>, UpdateError> {
     Ok(Box::new(Http::new(address, HttpOptions { proxy: through, bandwidth, ..HttpOptions::default() })?))
 }
 
-/// A bundle as a channel.
-pub fn bundle(path: &Path) -> Result<Box<dyn Source>, UpdateError> {
-    Ok(Box::new(Bundle::open(path)?))
+/// A bundle as a channel, and the paths of what is in it.
+pub fn bundle(path: &Path) -> Result<(Box<dyn Source>, Vec<String>), UpdateError> {
+    let bundle = Bundle::open(path)?;
+    let files = bundle.files().map(|(name, _)| name.to_owned()).collect();
+    Ok((Box::new(bundle), files))
+}
+
+/// The newest release of a document that is in a bundle with these files, and not newer than `limit`: what is between is
+/// passed through, if it must be, with another bundle.
+pub fn newest_inside(document: &Document, files: &[String], limit: &str) -> Option<String> {
+    let inside = |version: &str| {
+        let folder = format!("targets/{}/", release_target(&document.image_id, version));
+        files.iter().any(|file| file.starts_with(&folder))
+    };
+    let fits = |version: &&str| compare(version, limit).is_le() && inside(version);
+    let versions = document.releases.iter().map(|offer| offer.version.as_str()).filter(fits);
+    versions.max_by(|one, other| compare(one, other)).map(str::to_owned)
 }
 
 /// Fetches what is new and reads the channel's document.

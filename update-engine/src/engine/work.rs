@@ -170,10 +170,26 @@ impl Engine {
     /// Stages from an offline bundle.
     pub(super) fn stage_bundle(&mut self, path: &Path, arm: bool) -> Result<(), UpdateError> {
         self.refuse_in_trial()?;
-        let source = channel::bundle(path)?;
+        let (source, files) = channel::bundle(path)?;
         let opened = self.open_source(source)?;
         let options = Options { ignore_rollout: true, ..Options::default() };
-        let (opened, offer) = self.look(opened, &options)?;
+        let (mut opened, mut offer) = self.look(opened, &options)?;
+        // A bundle holds some releases of its channel.
+        if let Some(wanted) = &offer {
+            let running = self.pid1.status()?.image_version;
+            let inside = channel::newest_inside(&opened.document, &files, &wanted.version).filter(|inside| {
+                *inside == wanted.version || ashlar_channel::compare(inside, &running).is_gt()
+            });
+            let inside = inside.ok_or_else(|| {
+                let text =
+                    format!("the bundle holds neither release {} nor another newer one", wanted.version);
+                UpdateError::Refused(text)
+            })?;
+            if inside != wanted.version {
+                let options = Options { version: Some(inside), ..options };
+                (opened, offer) = self.look(opened, &options)?;
+            }
+        }
         let result = self.saved.last_result.clone().unwrap_or_default();
         let offer = offer.ok_or(UpdateError::Refused(result))?;
         self.stage_offer(opened, &offer, true, arm)

@@ -45,6 +45,35 @@ fn a_release_is_staged_with_and_without_ranges() {
 }
 
 #[test]
+fn a_bundle_holds_some_releases_of_its_channel() {
+    let (one, two) = (content(1), content(2));
+    let lab = Lab::new(&one, &two, true, |document, _| {
+        // Newer, and not in the bundle.
+        let newer = ashlar_channel::Offer { version: "1.3".into(), ..document.releases[0].clone() };
+        document.releases.push(newer);
+    });
+    let bundle = lab.folder.path().join("bundle.tar");
+    let pack = |what: &str| {
+        let channel = lab.folder.path().join("channel");
+        let script = format!("cd {}; tar -cf {} {what}", channel.display(), bundle.display());
+        assert!(std::process::Command::new("sh").args(["-ec", &script]).status().unwrap().success());
+    };
+    pack("$(find * -type f -not -path '*/releases/*')");
+    let (result, _) = lab.order(Command::Bundle(bundle.clone(), false), clock);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("holds neither release 1.3 nor another newer one"), "{error}");
+    pack("$(find * -type f)");
+    let (result, shared) = lab.order(Command::Bundle(bundle.clone(), false), clock);
+    result.unwrap();
+    assert_eq!(shared.status().target.as_deref(), Some("1.2"));
+    let machine = lab.recorder.machine();
+    assert!(
+        machine.disks[&(Slot::B, ashlar_image::layout::Role::Root)]
+            .starts_with(&two.parts[&ashlar_image::layout::Role::Root])
+    );
+}
+
+#[test]
 fn what_is_refused() {
     let (one, two) = (content(1), content(2));
     let lab = |change: fn(&mut Document, &mut Vec<u8>)| Lab::new(&one, &two, true, change);
