@@ -442,7 +442,8 @@ fn the_guide_tells_of_every_key() {
         }
     }
     // Tables, whose keys follow.
-    let tables = ["network", "time", "control", "cluster", "channel", "update", "debug", "watchdog", "log"];
+    let tables =
+        ["network", "time", "control", "cluster", "lock", "channel", "update", "debug", "watchdog", "log"];
     let inner =
         ["interface", "vlan", "bond", "dns", "proxy", "interface.route"].map(|key| format!("network.{key}"));
     for table in tables.map(str::to_owned).into_iter().chain(inner).chain(
