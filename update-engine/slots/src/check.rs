@@ -5,7 +5,7 @@ use ashlar_image::digest::Digest;
 use ashlar_image::state::{POLICY_PCRS, policy_ref};
 use ashlar_keys::authenticode;
 use ashlar_measured_boot::authenticode::digest;
-use ashlar_measured_boot::efi::{Guid, parse_signature_lists};
+use ashlar_measured_boot::efi::{Guid, SignatureList, parse_signature_lists};
 use ashlar_measured_boot::predict::{AFTER_ENTER_INITRD, pcr11};
 use ashlar_measured_boot::uki::Uki;
 use ashlar_tpm::PcrSignatures;
@@ -43,7 +43,9 @@ pub struct Databases {
     pub dbx: Vec<u8>,
 }
 
-/// Whether firmware with these databases and Secure Boot on starts a program (UEFI Specification 2.10, section 32.5.3.3).
+/// Whether firmware with these databases and Secure Boot on starts a program (UEFI Specification 2.10, section 32.5.3.3). A
+/// program counts as signed when the certificate itself is in db that it was signed with: firmware also takes one that an authority in db
+/// has issued, and a release signed that way is refused here.
 ///
 /// # Errors
 /// Why it does not.
@@ -55,7 +57,7 @@ pub fn starts(program: &[u8], databases: &Databases) -> Result<(), SlotsError> {
     };
     let (db, dbx) = (lists("db", &databases.db)?, lists("dbx", &databases.dbx)?);
     let hash = digest(program).map_err(|error| refuse(format!("the UKI is no EFI program: {error}")))?;
-    let has = |lists: &[ashlar_measured_boot::efi::SignatureList], kind: Guid, data: &[u8]| {
+    let has = |lists: &[SignatureList], kind: Guid, data: &[u8]| {
         lists
             .iter()
             .filter(|list| list.signature_type == kind)
@@ -65,34 +67,40 @@ pub fn starts(program: &[u8], databases: &Databases) -> Result<(), SlotsError> {
     if has(&dbx, Guid::CERT_SHA256, &hash.0) {
         return Err(refuse(format!("its hash {hash} is in dbx: it was revoked")));
     }
+    let certificates = |lists: &'_ [SignatureList]| -> Vec<Vec<u8>> {
+        let lists = lists.iter().filter(|list| list.signature_type == Guid::CERT_X509);
+        lists.flat_map(|list| &list.signatures).map(|signature| signature.data.clone()).collect()
+    };
+    // One revoked signature is enough, whatever else is good: the firmware ends there.
+    let revoked = || refuse("the certificate that it is signed with is in dbx: it was revoked".into());
+    if certificates(&dbx).iter().any(|certificate| authenticode::verify(program, certificate).is_ok()) {
+        return Err(revoked());
+    }
     let mut last = "it is not signed with a key in db".to_owned();
-    let certificates =
-        db.iter().filter(|list| list.signature_type == Guid::CERT_X509).flat_map(|list| &list.signatures);
-    for certificate in certificates {
-        match authenticode::verify(program, &certificate.data) {
-            Ok(()) => {}
-            Err(error) => {
-                last = format!("its signature: {error}");
-                continue;
+    let mut signed = false;
+    for certificate in certificates(&db) {
+        match authenticode::verify(program, &certificate) {
+            // A revocation may also name the hash of what the certificate's issuer has signed.
+            Ok(()) if tbs_hash(&certificate).is_some_and(|hash| begins_with(&dbx, &hash)) => {
+                return Err(revoked());
             }
+            Ok(()) => signed = true,
+            Err(error) => last = format!("its signature: {error}"),
         }
-        // A revocation names the certificate or the hash of what its issuer has signed.
-        let revoked = |list: &ashlar_measured_boot::efi::SignatureList| {
-            list.signature_type == Guid::CERT_X509_SHA256
-                && tbs_hash(&certificate.data).is_some_and(|hash| {
-                    list.signatures.iter().any(|entry| entry.data.get(..32) == Some(&hash.0))
-                })
-        };
-        if has(&dbx, Guid::CERT_X509, &certificate.data) || dbx.iter().any(revoked) {
-            last = "the certificate that it is signed with is in dbx: it was revoked".into();
-            continue;
-        }
+    }
+    if signed {
         return Ok(());
     }
     if has(&db, Guid::CERT_SHA256, &hash.0) {
         return Ok(());
     }
     Err(refuse(last))
+}
+
+/// Whether dbx names this hash of a certificate (`EFI_CERT_X509_SHA256`: the hash, then a time, which is not looked at).
+fn begins_with(dbx: &[SignatureList], hash: &Digest) -> bool {
+    let lists = dbx.iter().filter(|list| list.signature_type == Guid::CERT_X509_SHA256);
+    lists.flat_map(|list| &list.signatures).any(|entry| entry.data.get(..32) == Some(&hash.0))
 }
 
 fn tbs_hash(der: &[u8]) -> Option<Digest> {
