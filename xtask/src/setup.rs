@@ -8,6 +8,7 @@ const PACKAGES: &[&str] = &[
     "binutils",
     "bzip2",
     "ca-certificates",
+    "casync",
     "chrony",
     "cpio",
     "cryptsetup-bin",

@@ -76,8 +76,42 @@ fn one(lab: &Lab, root: Root, case: &Case, packing: Packing, table: &mut Table) 
     if packing.algorithm == "none" {
         lab.extract(&lab.path("second/root.erofs"), "second-tree")?;
     }
+    // The packing that images have unless told otherwise.
+    if packing.algorithm == "lz4" && packing.cluster == 64 << 10 {
+        beside_casync(lab, &row, table)?;
+    }
     let tree = lab.path("second-tree");
     table.figure(&row, "files_bytes", changed(lab, &diff, &tree)?);
+    Ok(())
+}
+
+/// What our engine fetches for the second release, beside casync with the first one as its seed, and the whole image.
+fn beside_casync(lab: &Lab, row: &str, table: &mut Table) -> Result<(), String> {
+    let (old, new) = (lab.path("first/root.erofs"), lab.path("second/root.erofs"));
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let example =
+        ["run", "-q", "--release", "--package", "ashlar-blocks", "--example", "update-size", &old, &new];
+    let (_, text) = measure(&cargo, &example)?;
+    let text = String::from_utf8_lossy(&text);
+    let told = text.lines().find_map(|line| line.strip_prefix("ours in all")?.trim().parse::<f64>().ok());
+    table.figure(row, "engine_bytes", told.ok_or("the example tells no size")?);
+    // What a web server would send: the index of the new image, and the chunks that the old one does not have.
+    let store = lab.path("casync-store");
+    measure("rm", &["-rf", &store])?;
+    let chunks = |name: &str, image: &str| -> Result<f64, String> {
+        let index = lab.path(&format!("{name}.caibx"));
+        measure("casync", &["make", &format!("--store={store}"), &index, image])?;
+        let (_, sizes) = measure("find", &[&store, "-type", "f", "-printf", "%s\\n"])?;
+        let sizes =
+            String::from_utf8_lossy(&sizes).lines().filter_map(|line| line.parse::<f64>().ok()).sum::<f64>();
+        Ok(sizes)
+    };
+    let before = chunks("first", &old)?;
+    let after = chunks("second", &new)?;
+    table.figure(row, "casync_bytes", after - before + size(&lab.path("second.caibx"))?);
+    let packed = lab.path("whole.zst");
+    measure("zstd", &["-q", "-f", "-3", &new, "-o", &packed])?;
+    table.figure(row, "zstd_bytes", size(&packed)?);
     Ok(())
 }
 
@@ -100,6 +134,11 @@ pub fn run() -> Result<Table, String> {
     }
     table.note(
         "`new`: blocks of 4 KiB that the older release does not have, in all parts; `packed`: these by zstd"
+            .into(),
+    );
+    table.note(
+        "`engine`: what the update engine fetches of the root, all in all; `casync`: index and new chunks, with the older root as seed; \
+         `zstd`: the whole new root by zstd -3. RAUC is not measured"
             .into(),
     );
     table.note("`files`: the new and changed files of the root as one archive, by zstd -9".into());
