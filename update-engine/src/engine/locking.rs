@@ -20,6 +20,13 @@ impl Engine {
         if self.locker.as_ref().map(|(settings, _)| settings) == wanted.as_ref() {
             return Ok(());
         }
+        // A place in another group is given back there first. One that is only wanted is perhaps wanted in vain.
+        let kept = self.saved.place.as_ref().is_some_and(|place| place.phase != PlacePhase::Wanted);
+        if let (true, Some((old, _)), Some(new)) = (kept, &self.locker, &wanted)
+            && (old.group != new.group || old.fleetlock.is_some() != new.fleetlock.is_some())
+        {
+            return Ok(());
+        }
         self.locker = None;
         if let Some(settings) = wanted {
             let backend = open(&settings, &self.seed, &self.folder).map_err(UpdateError::Lock)?;
