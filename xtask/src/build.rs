@@ -27,10 +27,9 @@ pub fn build() -> Result<PathBuf, String> {
     of_machine_and(&target().join("release"))
 }
 
-/// As [`build`], but with the `ashlar` that its own tests have compiled already: the programs of the machine are the ones
-/// that users have, and to make a second builder would take longer than to test it.
+/// As [`build`], but with the `ashlar` and `lockctl` that compiling the tests has made: the programs of the machine are the ones that
+/// users have, and to make a second builder would take longer than to test it.
 pub fn for_tests() -> Result<PathBuf, String> {
-    cargo(&[&["build"], DESK].concat())?;
     of_machine_and(&target().join("debug"))
 }
 

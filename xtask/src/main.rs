@@ -9,7 +9,7 @@ mod demo;
 mod fuzz;
 mod guest;
 mod judges;
-mod machines;
+mod programs;
 mod run;
 mod setup;
 mod test;

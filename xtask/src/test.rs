@@ -1,7 +1,7 @@
 //! `cargo xtask test`: what `.ci/run` calls.
 
-use crate::run::{cargo, cargo_with};
-use crate::{build, judges, machines};
+use crate::run::cargo;
+use crate::{build, judges, programs};
 use nix::sys::resource::{UsageWho, getrusage};
 use std::time::Instant;
 
@@ -62,10 +62,9 @@ pub fn test() -> Result<(), String> {
         result => result,
     })?;
     // Compiling is a step of its own, so that what the tests themselves take is seen.
-    let crates = ["test", "--workspace", "--exclude", "ashlar-tests"];
-    steps.run("compile tests", || cargo(&[&crates[..], &["--no-run"]].concat()))?;
-    steps.run("crates", || cargo_with(&crates, &environment))?;
-    let programs = steps.run("programs", build::for_tests)?.display().to_string();
-    environment.push((PROGRAMS, &programs));
-    steps.run("machines", || machines::test(&environment))
+    let tests = steps.run("compile tests", programs::compile)?;
+    steps.run("crates", || programs::crates(&tests, &environment))?;
+    let folder = steps.run("programs", build::for_tests)?.display().to_string();
+    environment.push((PROGRAMS, &folder));
+    steps.run("machines", || programs::machines(&tests, &environment))
 }
