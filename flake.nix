@@ -44,9 +44,12 @@
             cryptsetup
             dosfstools
             erofs-utils
+            etcd
             gptfdisk
             mtools
+            nginx
             openssl
+            protobuf
             qemu
             sbsigntool
             swtpm
