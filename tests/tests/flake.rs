@@ -9,8 +9,8 @@ const EVALUATE: &str = r#"
 let
   package = name: { inherit name; outPath = "/nix/store/${name}"; };
   build = arguments: { drvName = arguments.pname; inherit (arguments) version cargoBuildFlags; outPath = "/nix/store/x"; };
-  names = [ "cargo" "clippy" "rustc" "rustfmt" "cryptsetup" "dosfstools" "erofs-utils" "gptfdisk" "mtools" "openssl"
-            "qemu" "sbsigntool" "swtpm" "tpm2-tools" ];
+  names = [ "cargo" "clippy" "rustc" "rustfmt" "cryptsetup" "dosfstools" "erofs-utils" "etcd" "gptfdisk" "mtools" "nginx"
+            "openssl" "protobuf" "qemu" "sbsigntool" "swtpm" "tpm2-tools" ];
   pkgs = builtins.listToAttrs (map (name: { inherit name; value = package name; }) names) // {
     rustPlatform.buildRustPackage = build;
     pkgsStatic.rustPlatform.buildRustPackage = build;
