@@ -204,13 +204,7 @@ impl<S: Store> Lock<S> {
         let seen = self.change(None, |seen, _| {
             let mut semaphore = seen.semaphore.clone();
             let event = set(&mut semaphore, clock())?;
-            Ok(Some(Change {
-                from: seen.changed,
-                semaphore,
-                events: vec![event],
-                served: None,
-                gone: Vec::new(),
-            }))
+            Ok(Some(Change::of(seen, semaphore, event)))
         })?;
         Ok(seen.semaphore)
     }
@@ -324,13 +318,10 @@ impl<S: Store> Lock<S> {
         let seen = self.change(None, |seen, perhaps_done| {
             let mut semaphore = seen.semaphore.clone();
             match semaphore.unlock(id.as_str(), token, good, by, clock()) {
-                Ok(event) => Ok(Some(Change {
-                    from: seen.changed,
-                    semaphore,
-                    events: vec![event],
-                    served: Some(id.to_string()),
-                    gone: Vec::new(),
-                })),
+                Ok(event) => {
+                    let served = Some(id.to_string());
+                    Ok(Some(Change { served, ..Change::of(seen, semaphore, event) }))
+                }
                 Err(Refusal::NotHeld) if perhaps_done => Ok(None),
                 Err(refusal) => Err(refusal.into()),
             }
@@ -352,13 +343,7 @@ impl<S: Store> Lock<S> {
         let seen = self.change(None, |seen, _| {
             let mut semaphore = seen.semaphore.clone();
             let event = semaphore.fail(id.as_str(), token, reason, clock())?;
-            Ok(event.map(|event| Change {
-                from: seen.changed,
-                semaphore,
-                events: vec![event],
-                served: None,
-                gone: Vec::new(),
-            }))
+            Ok(event.map(|event| Change::of(seen, semaphore, event)))
         })?;
         Ok(seen.semaphore)
     }

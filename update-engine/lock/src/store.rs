@@ -38,6 +38,14 @@ pub struct Change {
     pub gone: Vec<String>,
 }
 
+impl Change {
+    /// Of what was seen to this semaphore, with what happened to it.
+    #[must_use]
+    pub fn of(seen: &Snapshot, semaphore: Semaphore, event: Event) -> Self {
+        Self { from: seen.changed, semaphore, events: vec![event], served: None, gone: Vec::new() }
+    }
+}
+
 /// Why the store did not do as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
