@@ -200,6 +200,11 @@ impl Engine {
 
     /// The fence: asks the lock's server once more, right before the restart.
     pub(super) fn check_place(&mut self) -> Result<(), UpdateError> {
+        if !self.config_known {
+            return Err(UpdateError::Lock(
+                "the machine configuration, which names it, cannot be read".into(),
+            ));
+        }
         let (Some((_, locker)), Some(place)) = (&self.locker, &self.saved.place) else {
             return if self.config.lock.is_some() {
                 Err(UpdateError::Lock("the machine has no place".into()))
@@ -241,9 +246,7 @@ impl Engine {
     pub(super) fn reboot(&mut self, reason: &str) -> Result<(), UpdateError> {
         self.shared.change(|seen| seen.phase = UpdatePhase::Restarting);
         self.run_pre_reboot()?;
-        if self.config.lock.is_some() {
-            self.check_place()?;
-        }
+        self.check_place()?;
         // Before the order: it must not be obeyed again after the start.
         self.saved.reboot = None;
         self.save()?;

@@ -156,6 +156,8 @@ pub struct Engine {
     saved: Saved,
     config: MachineConfig,
     config_at: Option<Instant>,
+    /// Whether `config` is what PID 1 has said: until then nobody knows whether there is a lock.
+    config_known: bool,
     trial: Option<trial::Trial>,
     hook: Option<trial::Running>,
     locker: Option<(ashlar_image::machine::Lock, Locker)>,
@@ -187,6 +189,7 @@ impl Engine {
             saved,
             config: MachineConfig::empty(0),
             config_at: None,
+            config_known: false,
             trial: None,
             hook: None,
             locker: None,
@@ -403,8 +406,8 @@ impl Engine {
             Ok(state) => {
                 let parsed = state.text.as_deref().map(MachineConfig::parse);
                 match parsed {
-                    None => self.config = MachineConfig::empty(0),
-                    Some(Ok(config)) => self.config = config,
+                    None => (self.config, self.config_known) = (MachineConfig::empty(0), true),
+                    Some(Ok(config)) => (self.config, self.config_known) = (config, true),
                     // PID 1 has taken it: this program is of another release.
                     Some(Err(_)) => eprintln!(
                         "the machine configuration cannot be read; the one before stays in force here"

@@ -5,14 +5,16 @@ mod lab;
 mod lock;
 
 use ashlar_channel::Document;
+use ashlar_image::control::Request;
 use ashlar_image::digest::Digest;
 use ashlar_image::layout::Slot;
 use ashlar_image::release::Release;
 use ashlar_image::update::{Choice, UpdatePhase, UpdateReply};
 use ashlar_slots::model::{Machine, Recorder, power_cuts};
-use ashlar_update::engine::Command;
+use ashlar_update::engine::{Command, Engine, Shared};
 use lab::{Lab, clock, content, late};
 use std::io::Read;
+use std::sync::{Arc, Mutex};
 
 #[test]
 fn a_release_is_staged_with_and_without_ranges() {
@@ -71,6 +73,26 @@ fn a_bundle_holds_some_releases_of_its_channel() {
         machine.disks[&(Slot::B, ashlar_image::layout::Role::Root)]
             .starts_with(&two.parts[&ashlar_image::layout::Role::Root])
     );
+}
+
+#[test]
+fn nothing_restarts_while_the_configuration_is_unknown() {
+    let (one, two) = (content(1), content(2));
+    let mut lab = Lab::new(&one, &two, true, |_, _| {});
+    // A configuration that this program cannot read may name a lock.
+    for (configuration, restarts) in
+        [("serial = \"none\"".to_owned(), false), (lab.init.configuration.clone(), true)]
+    {
+        let told = Mutex::default();
+        lab.init = Arc::new(lab::Init { status: lab.init.status.clone(), configuration, told });
+        lab.order(Command::Reboot("by hand".into()), clock).0.unwrap();
+        let hardware = lab::Model { recorder: lab.recorder.clone(), running: Slot::A };
+        let (state, shared) = (lab.folder.path().join("state"), Arc::new(Shared::default()));
+        let mut engine = Engine::new(Box::new(hardware), lab.init.clone(), &state, shared, clock, 0).unwrap();
+        engine.tick();
+        let told = lab.init.told.lock().unwrap().clone();
+        assert_eq!(told.contains(&Request::Reboot), restarts, "{told:?}");
+    }
 }
 
 #[test]
